@@ -1,0 +1,237 @@
+"""From a configuration to objects: stream, basis, network, strategy."""
+
+from collections.abc import Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin, EWCPlugin
+from avalanche.training.supervised import JointTraining, Naive
+from torch import nn
+
+from cl_manifold.catalog import STRATEGIES, STREAMS, TOPOLOGIES, load, lookup
+from cl_manifold.config import RunConfig, StreamConfig, TopologyConfig
+from cl_manifold.errors import ConfigError
+from cl_manifold.geometry import (
+    Basis,
+    Bernstein,
+    BSpline,
+    Circle,
+    Codes,
+    Fourier,
+    Interval,
+    PeriodicBSpline,
+    Product,
+    Simplex,
+    TensorProduct,
+    Topology,
+    Vertices,
+    random_codes,
+)
+from cl_manifold.information import ExactInformation, FisherInformation
+from cl_manifold.networks import mlp
+from cl_manifold.strategies import (
+    FreshOptimizerPlugin,
+    InMemoryLoaderPlugin,
+    LinearDecayPlugin,
+    WeightManifoldPlugin,
+)
+from cl_manifold.streams import StreamOptions, TaskStream
+
+# -- streams -------------------------------------------------------------------------------------
+
+
+def build_stream(config: StreamConfig, data_dir: Path | None, seed: int) -> TaskStream:
+    """The stream of that name.
+
+    Raises:
+        ConfigError: the options do not fit the data.
+        DataError: data files are missing.
+    """
+    options = StreamOptions(
+        contexts=config.contexts,
+        samples=config.samples,
+        test_samples=config.test_samples,
+        order=config.order,
+        seed=seed,
+    )
+    make = load(lookup("stream", STREAMS, config.name).target)
+    return make(options, data_dir, config.holdout, config.download)
+
+
+# -- topologies ----------------------------------------------------------------------------------
+
+
+def build_basis(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """The basis of that kind on the space that a stream's contexts live on.
+
+    Raises:
+        ConfigError: the kind does not fit the dimension of the contexts.
+    """
+    make = load(lookup("topology", TOPOLOGIES, config.kind).target)
+    basis: Basis = make(config, space, seed)
+    if basis.topology.dim != space.dim:
+        raise ConfigError(
+            f"topology {config.kind} has {_numbers(basis.topology.dim)}, but a context of this "
+            f"stream has {_numbers(space.dim)}; {_advice(space)}"
+        )
+    return basis
+
+
+def circle(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """Harmonics on a circle of the stream's period."""
+    return Fourier(config.harmonics, _length(space))
+
+
+def interval(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """Bernstein polynomials on the stream's range."""
+    return Bernstein(config.degree, *_ends(space))
+
+
+def spline(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """Splines with topology.size functions: periodic on a circle, clamped on an interval."""
+    if isinstance(space, Circle):
+        return PeriodicBSpline(max(config.size, config.degree + 1), config.degree, space.period)
+    return BSpline(max(1, config.size - config.degree), config.degree, *_ends(space))
+
+
+def product_of_circles(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """Products of harmonics, one circle per coordinate, at least two."""
+    factors = space.factors if isinstance(space, Product) else (Circle(), Circle())
+    return TensorProduct(*(Fourier(config.harmonics, _length(f)) for f in factors))
+
+
+def simplex(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """One vertex per task."""
+    return Vertices(_tasks("simplex", space))
+
+
+def codes(config: TopologyConfig, space: Topology, seed: int) -> Basis:
+    """Random unit vectors in topology.size dimensions, one per task."""
+    basis: Codes = random_codes(config.size, _tasks("codes", space), seed)
+    return basis
+
+
+def _tasks(kind: str, space: Topology) -> int:
+    if isinstance(space, Simplex):
+        return space.vertices
+    raise ConfigError(
+        f"topology {kind} is for unrelated tasks, but contexts of this stream live on "
+        f"{_article(space)} with {_numbers(space.dim)}; {_advice(space)}"
+    )
+
+
+def _length(space: Topology) -> float:
+    if isinstance(space, Circle):
+        return space.period
+    return space.high - space.low if isinstance(space, Interval) else 1.0
+
+
+def _ends(space: Topology) -> tuple[float, float]:
+    if isinstance(space, Interval):
+        return space.low, space.high
+    return 0.0, _length(space)
+
+
+def _numbers(dim: int) -> str:
+    return f"{dim} coordinate{'s' if dim != 1 else ''}"
+
+
+def _article(space: Topology) -> str:
+    kind = space.spec()["kind"]
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _advice(space: Topology) -> str:
+    if isinstance(space, Simplex):
+        return "choose --topology simplex or codes"
+    return "choose --topology torus" if space.dim > 1 else "choose --topology circle or interval"
+
+
+# -- networks and strategies ---------------------------------------------------------------------
+
+
+def build_network(config: RunConfig, stream: TaskStream) -> nn.Sequential:
+    """The network, initialised from the seed."""
+    torch.manual_seed(config.seed)
+    return mlp(stream.input_shape, config.training.hidden, stream.classes)
+
+
+def build_strategy(
+    config: RunConfig,
+    stream: TaskStream,
+    network: nn.Module,
+    plugins: Sequence[SupervisedPlugin],
+    evaluator: EvaluationPlugin,
+) -> Any:
+    """The strategy of that name around a network.
+
+    All strategies share optimizer, schedule, loader and network. Each is a function of
+    (config, stream, template): what it adds, and what Avalanche's template takes.
+    """
+    make = load(lookup("strategy", STRATEGIES, config.strategy.name).target)
+    training = config.training
+    shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(), FreshOptimizerPlugin()]
+    shared += [LinearDecayPlugin()] if training.decay else []
+    template: dict[str, Any] = {
+        "model": network,
+        "optimizer": torch.optim.Adam(network.parameters(), lr=training.learning_rate),
+        "criterion": nn.CrossEntropyLoss(),
+        "train_mb_size": training.batch_size,
+        "train_epochs": training.epochs,
+        "eval_mb_size": 1024,
+        "device": training.device,
+        "evaluator": evaluator,
+        "plugins": [*shared, *plugins],
+    }
+    return make(config, stream, template)
+
+
+def weight_manifold(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
+    """Naive training between check-out and commit."""
+    chosen = config.strategy
+    exact = chosen.protection == "exact"
+    manifold = WeightManifoldPlugin(
+        build_basis(config.topology, stream.topology, config.seed),
+        price=chosen.price,
+        information=ExactInformation() if exact else FisherInformation(chosen.information_samples),
+        blocks=chosen.blocks,
+        strength=chosen.strength,
+    )
+    template["plugins"].append(manifold)
+    return Naive(**template)
+
+
+def naive(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
+    """Fine-tuning."""
+    return Naive(**template)
+
+
+def ewc(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
+    """Avalanche's EWC with one running penalty."""
+    penalty = EWCPlugin(
+        config.strategy.ewc_lambda, mode="online", decay_factor=config.strategy.ewc_decay
+    )
+    template["plugins"].append(penalty)
+    return Naive(**template)
+
+
+def joint(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> JointTraining:
+    """Everything at once: trained by one call on the whole stream."""
+    return JointTraining(**template)
+
+
+def stored_floats(strategy: Any, network: nn.Module) -> int:
+    """What a strategy keeps between experiences, in units of 32 bits.
+
+    A weight manifold counts itself; EWC keeps weights and importances; others keep the network.
+    """
+    size = sum(prod(p.shape) for p in network.parameters())
+    for plugin in strategy.plugins:
+        if isinstance(plugin, WeightManifoldPlugin):
+            return plugin.manifold.stored_floats if plugin.manifold else size
+        if isinstance(plugin, EWCPlugin):
+            return 2 * size
+    return size

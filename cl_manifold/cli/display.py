@@ -1,0 +1,154 @@
+"""What people see on standard error while a run goes on, and its table at the end."""
+
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from shutil import which
+from types import TracebackType
+from typing import Any, final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cl_manifold.contexts.record import TaskRecord
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+@cache
+def console() -> Console:
+    """The console of standard error."""
+    return Console(stderr=True, highlight=False)
+
+
+@final
+class Display:
+    """An observer that draws a live line on a terminal, or a line per experience elsewhere."""
+
+    def __init__(self) -> None:
+        self._live = console().is_terminal
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
+            TextColumn("{task.fields[state]}"),
+            TimeElapsedColumn(),
+            console=console(),
+            disable=not self._live,
+            transient=True,
+        )
+        self._bar: TaskID | None = None
+        self._total = self._epochs = 1
+        self._accuracy = ""
+        self._run: Any = None
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        if error is not None and self._run is not None:
+            status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+            console().print(
+                f"Run {self._run.run_id} is marked {status}; finished tasks are kept: "
+                f"{program()} show {self._run.run_id[:8]}",
+                soft_wrap=True,
+            )
+
+    # -- the observer of a run -----------------------------------------------------------------
+
+    def recording(self, run: Any) -> None:
+        """Remember the MLflow run."""
+        self._run = run
+
+    def begin(self, stream: Any, config: Any) -> None:
+        """Announce what is about to happen."""
+        self._total, self._epochs = len(stream.train_stream), config.training.epochs
+        console().print(
+            f"[bold]{config.strategy.name}[/] on [bold]{stream.name}[/]: "
+            f"{self._total} experiences, seed {config.seed}"
+        )
+        self._bar = self._progress.add_task(
+            "measuring the untrained network", total=self._total * self._epochs, state=""
+        )
+
+    def task(self, experience: int, name: str) -> None:
+        """Show which experience is being trained."""
+        if self._bar is not None:
+            text = f"experience {experience + 1}/{self._total} · {name}"
+            self._progress.update(self._bar, description=text, state=self._accuracy)
+
+    def epoch(self, experience: int, epoch: int, loss: float) -> None:
+        """Advance by one epoch."""
+        if self._bar is not None:
+            state = f"loss {loss:.3f} {self._accuracy}"
+            done = experience * self._epochs + epoch + 1
+            self._progress.update(self._bar, completed=done, state=state)
+
+    def learned(self, record: TaskRecord, accuracy_so_far: float) -> None:
+        """Show the accuracy over what was learned."""
+        self._accuracy = f"· accuracy so far {accuracy_so_far:.3f}"
+        if not self._live:
+            console().print(
+                f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
+                f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s"
+            )
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def summary(self, result: Any) -> None:
+        """The result as a table, a row of bars over contexts, and where to look."""
+        table = Table(show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        for name, value in summary_cells(result):
+            table.add_row(name, value)
+        console().print(table)
+        drawn = bars(result.accuracy_matrix[-1])
+        console().print(f"accuracy by experience, 0 to 1:  {drawn}", soft_wrap=True)
+        addresses = self._run.addresses()
+        command = addresses.command.replace("cl-manifold", program(), 1)
+        before = f"{command}   then open   " if command else "open   "
+        console().print("Look at it in MLflow:", style="bold")
+        console().print(f"  {before}{addresses.run}", soft_wrap=True)
+
+
+def program() -> str:
+    """How to call this program again: by name where it is on the path, else as it was called."""
+    here = Path(sys.argv[0])
+    return "cl-manifold" if which("cl-manifold") or not here.is_file() else os.path.relpath(here)
+
+
+def summary_cells(result: Any) -> list[tuple[str, str]]:
+    """The columns of the final table."""
+    unseen = "–" if result.unseen_acc is None else f"{result.unseen_acc:.3f}"
+    points = "–" if result.control_points is None else str(result.control_points)
+    return [
+        ("accuracy", f"{result.acc:.3f}"),
+        ("unseen contexts", unseen),
+        ("BWT", f"{result.bwt:+.3f}"),
+        ("forgetting", f"{result.forgetting:.3f}"),
+        ("FWT", f"{result.fwt:+.3f}"),
+        ("context at test", result.context_at_test),
+        ("control points", points),
+        ("stored ÷ model", f"{result.stored_floats / result.model_floats:.2f}"),
+        ("training", f"{result.train_seconds:.1f} s"),
+    ]
+
+
+def bars(values: list[float | None]) -> str:
+    """One bar per value in [0, 1].
+
+    >>> bars([0.0, 0.5, 1.0])
+    '▁▅█'
+    """
+    top = len(BARS) - 1
+    return "".join(" " if v is None else BARS[round(min(max(v, 0), 1) * top)] for v in values)

@@ -1,0 +1,93 @@
+"""Options that several commands share, spelled once, and how they become a configuration."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from cl_manifold.config import (
+    Resolved,
+    from_assignments,
+    from_environment,
+    from_toml,
+    resolve,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SHORTCUTS = {
+    "stream": "stream.name",
+    "strategy": "strategy.name",
+    "topology": "topology.kind",
+    "epochs": "training.epochs",
+    "seed": "seed",
+    "data_dir": "data_dir",
+    "tracking_uri": "tracking_uri",
+    "experiment": "experiment",
+}
+"""Options with a name of their own, and the key that each of them sets."""
+
+
+def store_options(command: F) -> F:
+    """--tracking-uri and --experiment."""
+    command = click.option("--experiment", metavar="NAME", help="MLflow experiment. [cl-manifold]")(
+        command
+    )
+    return click.option(
+        "--tracking-uri",
+        metavar="URI",
+        help="MLflow store. [MLFLOW_TRACKING_URI, else sqlite:///mlruns/mlflow.db]",
+    )(command)
+
+
+def run_options(command: F) -> F:
+    """Everything that decides a run."""
+    for option in reversed(
+        [
+            click.option("--strategy", metavar="NAME", help="Strategy. [weight-manifold]"),
+            click.option(
+                "--topology",
+                metavar="KIND",
+                help="circle, interval, spline, torus, simplex or codes. [the stream's]",
+            ),
+            click.option("--seed", type=int, help="Seed of everything random. [0]"),
+            click.option("--epochs", type=int, help="Epochs per experience. [the stream's]"),
+            click.option(
+                "--data-dir",
+                type=click.Path(path_type=Path),
+                help="Folder with MNIST in torchvision's layout; digits need none.",
+            ),
+            click.option(
+                "--config",
+                type=click.Path(path_type=Path),
+                metavar="FILE.toml",
+                help="Settings by section: stream, topology, strategy, training, contexts.",
+            ),
+            click.option(
+                "--set",
+                "assignments",
+                multiple=True,
+                metavar="SECTION.KEY=VALUE",
+                help="One setting, e.g. --set topology.harmonics=4. May be repeated.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return store_options(command)
+
+
+def resolve_options(config: Path | None, assignments: tuple[str, ...], **options: Any) -> Resolved:
+    """The configuration from file, environment and command line, later ones winning.
+
+    Raises:
+        ConfigError: an unknown key or a value that does not fit.
+    """
+    layers: list[tuple[str, Any]] = []
+    if config is not None:
+        layers.append((config.name, from_toml(config)))
+    layers.append(("environment", from_environment(os.environ)))
+    named = {SHORTCUTS[name]: value for name, value in options.items() if value is not None}
+    layers.append(("command line", named | from_assignments(assignments)))
+    return resolve(layers)

@@ -1,0 +1,46 @@
+"""`run`: one strategy on one stream."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from cl_manifold.cli.options import resolve_options, run_options
+
+
+@click.command()
+@click.argument("stream", required=False)
+@run_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def run(as_json: bool, config: Path | None, assignments: tuple[str, ...], **options: Any) -> None:
+    """Run one strategy on STREAM and record it in MLflow.
+
+    Without arguments: the weight manifold on rotated-digits, which needs no data files.
+
+    \b
+    Examples:
+      cl-manifold run
+      cl-manifold run --strategy naive
+      cl-manifold run rotated-mnist --data-dir data --set stream.contexts=20
+    """  # noqa: D301
+    resolved = resolve_options(config, assignments, **options)
+    from cl_manifold.cli.display import Display, console
+
+    signal.signal(signal.SIGTERM, _stop)
+    with console().status("loading torch, avalanche and mlflow"):
+        from cl_manifold.run import run as run_stream
+    with Display() as display:
+        result = run_stream(resolved, display)
+    display.summary(result)
+    if as_json:
+        json.dump(result.as_dict(), sys.stdout)
+        sys.stdout.write("\n")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM stops a run as Ctrl-C does: finished tasks are kept, the run is marked KILLED."""
+    raise KeyboardInterrupt

@@ -1,0 +1,50 @@
+"""`show` and `ui`: look at runs, in the terminal and in the browser."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from cl_manifold.cli.options import store_options
+from cl_manifold.errors import StoreError
+
+
+@click.command()
+@click.argument("run")
+@store_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def show(run: str, tracking_uri: str | None, experiment: str | None, as_json: bool) -> None:
+    """Print accuracy matrix, contexts and decisions of RUN: an id, its beginning, or `last`."""
+    from cl_manifold.tracking import find_run, open_store, read_artifact, resolve_tracking_uri
+
+    store = open_store(resolve_tracking_uri(tracking_uri), experiment or "cl-manifold")
+    text = read_artifact(store, find_run(store, run), "result.json")
+    if as_json:
+        click.echo(text)
+        return
+    from cl_manifold.cli.tables import print_result
+
+    print_result(json.loads(text))
+
+
+@click.command()
+@store_options
+@click.option("--host", default="127.0.0.1", help="Address to serve on.")
+@click.option("--port", default=5000, type=click.IntRange(1, 65535), help="Port to serve on.")
+def ui(tracking_uri: str | None, experiment: str | None, host: str, port: int) -> None:
+    """Serve the MLflow UI on this project's store until Ctrl-C."""
+    from cl_manifold.tracking import open_store, resolve_tracking_uri
+
+    uri = resolve_tracking_uri(tracking_uri)
+    if uri.startswith(("http://", "https://")):
+        raise StoreError(f"{uri} is a server with a page of its own; open it in a browser")
+    store = open_store(uri, experiment or "cl-manifold")
+    address = f"http://{host}:{port}/#/experiments/{store.experiment_id}/runs"
+    click.echo(f"{address}?workflowType=machine_learning   (Ctrl-C stops)", err=True)
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    # the job runner serves language-model features and doubles start-up time and memory
+    environment: dict[str, Any] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
+    os.execve(sys.executable, command, environment)

@@ -1,0 +1,85 @@
+"""A finished run as tables in the terminal."""
+
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+MATRIX_COLUMNS = 24
+"""Wider accuracy matrices show bars instead of numbers."""
+NUMBERS = {
+    "plast.": ("plasticity", 4),
+    "over.": ("overshoot", 2),
+    "drift": ("drift", 2),
+    "before": ("zero_shot_acc", 3),
+    "after": ("acc", 3),
+    "final": ("final_acc", 3),
+}
+"""Columns of the decisions: heading, key and decimal places."""
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Accuracy matrix, contexts and decisions of `result.json` on standard output."""
+    console = Console(highlight=False)
+    console.print(
+        f"[bold]{result['strategy']}[/] on [bold]{result['stream']}[/], seed {result['seed']}, "
+        f"context at test: {result['context_at_test']}"
+    )
+    unseen = result["unseen_acc"]
+    console.print(
+        f"accuracy {result['acc']:.3f}   unseen {'–' if unseen is None else f'{unseen:.3f}'}   "
+        f"BWT {result['bwt']:+.3f}   forgetting {result['forgetting']:.3f}   "
+        f"FWT {result['fwt']:+.3f}   stored ÷ model "
+        f"{result['stored_floats'] / result['model_floats']:.2f}"
+    )
+    console.print("\n[bold]Accuracy on each experience (columns) after training on each (rows)[/]")
+    for row in _matrix_rows(result["accuracy_matrix"]):
+        console.print(row, soft_wrap=True)
+    console.print("\n[bold]Contexts and decisions[/]")
+    console.print(_decisions(result["decisions"]))
+
+
+def _matrix_rows(matrix: list[list[float | None]]) -> list[Text]:
+    rows: list[Text] = []
+    narrow = len(matrix) <= MATRIX_COLUMNS
+    for index, values in enumerate(matrix):
+        if all(value is None for value in values):
+            continue
+        row = Text(f"{index:>3} ")
+        for value in values:
+            text = ("  · " if narrow else "·") if value is None else _cell(value, narrow)
+            row.append(text, style="" if value is None else _colour(value))
+        rows.append(row)
+    return rows
+
+
+def _cell(value: float, narrow: bool) -> str:
+    return f" {round(value * 100):>3}" if narrow else "▁▂▃▄▅▆▇█"[round(min(value, 1) * 7)]
+
+
+def _colour(value: float) -> str:
+    return "green" if value >= 0.9 else "yellow" if value >= 0.6 else "red"
+
+
+def _decisions(decisions: list[dict[str, Any]]) -> Table:
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("#", "context", "at", "source", "decision"):
+        table.add_column(column, no_wrap=True)
+    for column in NUMBERS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for d in decisions:
+        at = " ".join(f"{x:.3g}" for x in d["context"]) if len(d["context"]) <= 3 else "vertex"
+        table.add_row(
+            str(d["experience"]),
+            d["name"],
+            at or "–",
+            d["context_source"],
+            d["decision"],
+            *(
+                "–" if d[key] is None else f"{d[key]:.{places}f}"
+                for key, places in NUMBERS.values()
+            ),
+        )
+    return table

@@ -1,0 +1,318 @@
+"""The configuration of a run: every value, its type, and where it came from.
+
+Sections and keys are the fields of the dataclasses below. Values come in layers, later ones win:
+defaults, the stream's defaults, a TOML file, the environment (CL_MANIFOLD_SECTION_KEY), the command
+line. Unknown keys are errors in every layer.
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from cl_manifold.catalog import STRATEGIES, STREAMS, TOPOLOGIES, lookup, unknown
+from cl_manifold.errors import ConfigError
+
+Values = Mapping[str, Any]
+"""Values by "section.key", or "key" for those of the run itself."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """Which experiences there are."""
+
+    name: str = "rotated-digits"
+    contexts: int = 12
+    samples: int | None = None
+    test_samples: int | None = None
+    order: Literal["random", "sorted"] = "random"
+    holdout: Literal["test", "validation"] = "test"
+    download: bool = False
+
+
+@dataclass(frozen=True)
+class TopologyConfig:
+    """Topology and basis of the weight manifold."""
+
+    kind: str = "circle"
+    harmonics: int = 3
+    degree: int = 3
+    size: int = 7
+
+
+@dataclass(frozen=True)
+class StrategyConfig:
+    """The strategy and its strengths."""
+
+    name: str = "weight-manifold"
+    price: float = 30.0
+    strength: float = 1e-4
+    blocks: Literal["tensor", "row", "weight"] = "tensor"
+    protection: Literal["fisher", "exact"] = "fisher"
+    information_samples: int = 256
+    ewc_lambda: float = 1000.0
+    ewc_decay: float = 1.0
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The network and how one experience is trained.
+
+    `evaluate_every` is how many experiences lie between evaluations on the whole stream; 0 means
+    every one, up to 20 evaluations in all. One thread is the default because the order of
+    summation, and with it the last digit, depends on their number; small networks gain nothing
+    from more.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    epochs: int = 2
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    decay: bool = True
+    evaluate_every: int = 0
+    threads: int = 1
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ContextsConfig:
+    """Where contexts come from while training and while testing."""
+
+    training: Literal["given"] = "given"
+    test: Literal["given"] = "given"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run, and where it is recorded."""
+
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    topology: TopologyConfig = field(default_factory=TopologyConfig)
+    strategy: StrategyConfig = field(default_factory=StrategyConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    contexts: ContextsConfig = field(default_factory=ContextsConfig)
+    seed: int = 0
+    data_dir: Path | None = None
+    tracking_uri: str | None = None
+    experiment: str = "cl-manifold"
+
+
+SECTIONS: Mapping[str, type] = {
+    "stream": StreamConfig,
+    "topology": TopologyConfig,
+    "strategy": StrategyConfig,
+    "training": TrainingConfig,
+    "contexts": ContextsConfig,
+}
+
+LOWEST: Mapping[str, float] = {
+    "stream.contexts": 1,
+    "stream.samples": 1,
+    "stream.test_samples": 1,
+    "topology.harmonics": 0,
+    "topology.degree": 0,
+    "topology.size": 1,
+    "strategy.price": 0,
+    "strategy.ewc_lambda": 0,
+    "strategy.information_samples": 1,
+    "training.epochs": 1,
+    "training.batch_size": 1,
+    "training.evaluate_every": 0,
+    "training.threads": 1,
+    "seed": 0,
+}
+POSITIVE = ("strategy.strength", "training.learning_rate")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and the source of each of its values, by "section.key"."""
+
+    config: RunConfig
+    sources: Mapping[str, str]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(key, value, source) of every value, for params and reports."""
+        return [
+            (key, value_text(value), self.sources[key]) for key, value in flat(self.config).items()
+        ]
+
+
+def key_types() -> dict[str, Any]:
+    """The type of every key."""
+    types = {
+        f"{section}.{key}": hint
+        for section, cls in SECTIONS.items()
+        for key, hint in get_type_hints(cls).items()
+    }
+    return types | {k: t for k, t in get_type_hints(RunConfig).items() if k not in SECTIONS}
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """All values by key."""
+    values: dict[str, Any] = {}
+    for f in fields(config):
+        part = getattr(config, f.name)
+        if f.name in SECTIONS:
+            values |= {f"{f.name}.{g.name}": getattr(part, g.name) for g in fields(part)}
+        else:
+            values[f.name] = part
+    return values
+
+
+def resolve(layers: list[tuple[str, Values]]) -> Resolved:
+    """Merge layers of (source, values), later ones winning, over the defaults.
+
+    The name of the stream is settled first, because a stream brings defaults of its own.
+
+    Raises:
+        ConfigError: an unknown key, name or a value of the wrong type or range.
+    """
+    types = key_types()
+    for source, values in layers:
+        for key in values:
+            if key not in types:
+                raise ConfigError(f"{unknown('key', key, types)} (from {source})")
+    values = flat(RunConfig())
+    sources = dict.fromkeys(values, "default")
+    named = [layer["stream.name"] for _, layer in layers if "stream.name" in layer]
+    stream = str(named[-1]) if named else RunConfig().stream.name
+    own = lookup("stream", STREAMS, stream).defaults
+    for source, layer in [(f"default of {stream}", own), *layers]:
+        for key, value in layer.items():
+            values[key] = parse(key, value, types[key])
+            sources[key] = source
+    lookup("strategy", STRATEGIES, values["strategy.name"])
+    lookup("topology", TOPOLOGIES, values["topology.kind"])
+    _check_ranges(values)
+    return Resolved(_assemble(values), sources)
+
+
+def _assemble(values: dict[str, Any]) -> RunConfig:
+    parts: dict[str, Any] = {k: v for k, v in values.items() if "." not in k}
+    for section, cls in SECTIONS.items():
+        own = {k.partition(".")[2]: v for k, v in values.items() if k.startswith(f"{section}.")}
+        parts[section] = cls(**own)
+    return RunConfig(**parts)
+
+
+def _check_ranges(values: Values) -> None:
+    for key, lowest in LOWEST.items():
+        if values[key] is not None and not values[key] >= lowest:
+            raise ConfigError(f"{key} is {values[key]}, but must be {lowest} or more")
+    for key in POSITIVE:
+        if not 0 < values[key] < float("inf"):
+            raise ConfigError(f"{key} is {values[key]}, but must be positive and finite")
+    if any(width < 1 for width in values["training.hidden"]):
+        raise ConfigError("training.hidden holds a width below 1; give widths such as 256,256")
+
+
+def parse(key: str, value: Any, kind: Any) -> Any:
+    """A value, or its text, as the type of its key.
+
+    >>> parse("training.hidden", "256,128", tuple[int, ...])
+    (256, 128)
+    >>> parse("stream.samples", "all", int | None)
+    """
+    try:
+        return _convert(value, kind)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{key} is {value_text(value)!r}, but needs {_kind_text(kind)}") from None
+
+
+def _convert(value: Any, kind: Any) -> Any:
+    options = get_args(kind)
+    if get_origin(kind) is Literal:
+        if value not in options:
+            raise ValueError
+        return value
+    if get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(_convert(item, options[0]) for item in items if item != "")
+    if NoneType in options:
+        return None if value in (None, "", "all", "none") else _convert(value, options[0])
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
+    if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):
+        raise ValueError
+    return int(float(value)) if kind is int else kind(value)
+
+
+def _kind_text(kind: Any) -> str:
+    options = get_args(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(options)}"
+    if get_origin(kind) is tuple:
+        return "whole numbers separated by commas"
+    if NoneType in options:
+        return f"{_kind_text(options[0])} or 'all'"
+    return {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+
+
+def value_text(value: Any) -> str:
+    """A value as people write it on the command line."""
+    if value is None:
+        return "all"
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def from_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file: tables are sections.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"cannot read {path} ({error}); give a TOML file with sections") from None
+    values: dict[str, Any] = {}
+    for name, part in data.items():
+        if isinstance(part, dict):
+            values |= {f"{name}.{key}": _listless(value) for key, value in part.items()}
+        else:
+            values[name] = part
+    return values
+
+
+def _listless(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def from_environment(environment: Mapping[str, str], prefix: str = "CL_MANIFOLD_") -> Values:
+    """The values of variables CL_MANIFOLD_SEED, CL_MANIFOLD_TOPOLOGY_HARMONICS and so on.
+
+    Raises:
+        ConfigError: a variable with the prefix names no key.
+    """
+    names = {key.replace(".", "_").upper(): key for key in key_types()}
+    short = {"STREAM": "stream.name", "STRATEGY": "strategy.name", "TOPOLOGY": "topology.kind"}
+    names |= short | {"EPOCHS": "training.epochs"}
+    values: dict[str, Any] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(prefix):
+            continue
+        name = variable.removeprefix(prefix)
+        if name not in names:
+            raise ConfigError(unknown("variable", variable, [prefix + n for n in names]))
+        values[names[name]] = value
+    return values
+
+
+def from_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
+    """The values of `--set section.key=value`.
+
+    >>> from_assignments(("topology.harmonics=3",))
+    {'topology.harmonics': '3'}
+    """
+    values: dict[str, Any] = {}
+    for text in assignments:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"--set got {text!r}, but needs section.key=value")
+        values[key.strip()] = value.strip()
+    return values

@@ -1,0 +1,43 @@
+"""What happened to one task: the row of `contexts.json`, of the report and of `--json`."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """The context assignment of one experience and the evidence around it.
+
+    Attributes:
+        experience: position in the stream, from 0.
+        name: the context as people write it, for example "120°" or "permutation 3".
+        context: its coordinates; empty where the strategy uses none.
+        context_source: "given", "inferred" or "not used".
+        decision: "reuse", "place", "grow" or "train" (strategies without a manifold).
+        plasticity: freedom left at the context before training, in [0, 1].
+        overshoot: largest swing elsewhere caused by the commit; 1 means the trained change itself.
+        drift: largest share of predictions, at earlier contexts, that the commit changed.
+        zero_shot_acc: accuracy on the experience's held-out data before training on it.
+        acc: the same right after training on it.
+        control_points: K after the task.
+        stored_floats: everything kept between tasks, in units of 32 bits.
+        seconds: wall time of training, commit included, evaluation excluded.
+    """
+
+    experience: int
+    name: str
+    context: tuple[float, ...]
+    context_source: str
+    decision: str
+    plasticity: float | None
+    overshoot: float | None
+    drift: float | None
+    zero_shot_acc: float | None
+    acc: float | None
+    control_points: int | None
+    stored_floats: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self) | {"context": list(self.context)}

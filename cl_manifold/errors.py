@@ -1,0 +1,42 @@
+"""The errors of this package; every message says what came, what is needed and what to do."""
+
+from collections.abc import Iterable
+from typing import SupportsFloat
+
+
+class ClManifoldError(Exception):
+    """Base of all errors that a user can cause and correct."""
+
+
+class ContextError(ClManifoldError, ValueError):
+    """A context is missing, outside its topology or of the wrong dimension."""
+
+
+class LayoutError(ClManifoldError, ValueError):
+    """A module's parameters do not match the layout of its weight manifold."""
+
+
+class ConfigError(ClManifoldError, ValueError):
+    """A stream, strategy, key or value of the configuration is unknown or out of range."""
+
+
+class DataError(ClManifoldError, RuntimeError):
+    """Data files are missing or unreadable."""
+
+
+class StoreError(ClManifoldError, RuntimeError):
+    """The tracking store cannot be opened, or a saved state cannot be read."""
+
+
+class TrainingError(ClManifoldError, RuntimeError):
+    """Training cannot continue, for example because the loss is not finite."""
+
+
+def context_text(context: Iterable[SupportsFloat]) -> str:
+    """A context as people write it: `0.25`, or `(0.1, 0.9)` where it has several numbers.
+
+    >>> context_text([0.25]), context_text([0.1, 0.9])
+    ('0.25', '(0.1, 0.9)')
+    """
+    numbers = [f"{float(value):.4g}" for value in context]
+    return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"

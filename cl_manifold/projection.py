@@ -1,0 +1,51 @@
+"""The weight manifold as people can see it: its weights in the plane of two main directions."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from cl_manifold.manifold import WeightManifold
+
+
+@dataclass(frozen=True)
+class WeightProjection:
+    """Weights projected on the two main directions of a manifold.
+
+    Attributes:
+        grid: w(c) for a grid of contexts, in that order.
+        visited: w(c) for the visited contexts, in order of visit.
+        shares: of the grid's variance that each of the two directions holds, in [0, 1].
+    """
+
+    grid: Float[ndarray, "n 2"]
+    visited: Float[ndarray, "T 2"]
+    shares: tuple[float, float]
+
+
+def project_weights(manifold: WeightManifold, grid: Float[Tensor, "n dim"]) -> WeightProjection:
+    """Principal components of w(c) over a grid of contexts.
+
+    Distances in weight space only need the K×K matrix P Pᵀ = Q diag(s) Qᵀ: the rows of
+    (φ(c) − φ̄)ᵀ Q √s lie at the same distances from each other as the weights themselves.
+    """
+    points = manifold.control_points.double()
+    values, vectors = torch.linalg.eigh(points @ points.mT)
+    root = vectors * values.clamp(min=0).sqrt()
+    phi = manifold.phi(grid).double()
+    mean = phi.mean(0)
+    along = (phi - mean) @ root
+    _, singular, directions = torch.linalg.svd(along, full_matrices=False)
+    missing = max(0, 2 - len(directions))
+    plane = torch.nn.functional.pad(directions, (0, 0, 0, missing))[:2].mT
+    variance = torch.nn.functional.pad(singular.square(), (0, missing))
+    shares = variance[:2] / variance.sum().clamp(min=1e-300)
+    visited = [v.context for v in manifold.visits]
+    stops = manifold.phi(torch.stack(visited)).double() if visited else phi[:0]
+    return WeightProjection(
+        (along @ plane).cpu().numpy(),
+        ((stops - mean) @ root @ plane).cpu().numpy(),
+        (float(shares[0]), float(shares[1])),
+    )

@@ -1,0 +1,101 @@
+"""A run: one strategy on one stream with one seed, from configuration to result.
+
+The one place that knows everybody. Nothing here is mathematics, nothing here prints.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+from warnings import catch_warnings, simplefilter
+
+import torch
+from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
+from avalanche.training.plugins import EvaluationPlugin
+
+from cl_manifold.build import build_network, build_strategy, build_stream
+from cl_manifold.config import Resolved
+from cl_manifold.publish import Publisher, result_of
+from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin
+from cl_manifold.tracking import MlflowLogger, open_store, resolve_tracking_uri
+from cl_manifold.walk import Observer, Silence, Walk, walk_through
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found; accuracies in [0, 1], fields as in `run --json`.
+
+    Attributes:
+        accuracy_matrix: R[i][j], None where it was not measured.
+        unseen_acc: mean accuracy at contexts that were never trained; None without such contexts.
+        stored_floats: everything kept between tasks, in units of 32 bits.
+        model_floats: parameters of the network.
+        context_at_test: "given", "inferred" or "not used".
+        decisions: one dict per task, `TaskRecord` plus the final accuracy.
+    """
+
+    run_id: str
+    stream: str
+    strategy: str
+    seed: int
+    acc: float
+    bwt: float
+    forgetting: float
+    fwt: float
+    unseen_acc: float | None
+    accuracy_matrix: list[list[float | None]]
+    control_points: int | None
+    stored_floats: int
+    model_floats: int
+    train_seconds: float
+    context_at_test: str
+    decisions: list[dict[str, Any]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def run(resolved: Resolved, observer: Observer | None = None) -> RunResult:
+    """Train and evaluate; record everything in one MLflow run.
+
+    Store, stream and strategy are opened and built before the MLflow run exists, so that wrong
+    names, missing data and closed stores leave nothing behind.
+
+    Raises:
+        ClManifoldError: anything that a user can correct.
+    """
+    config, watcher = resolved.config, observer or Silence()
+    store = open_store(resolve_tracking_uri(config.tracking_uri), config.experiment)
+    stream = build_stream(config.stream, config.data_dir, config.seed)
+    network = build_network(config, stream)
+    accuracy, guard = AccuracyPlugin(), FiniteLossPlugin(watcher)
+    evaluator = _evaluator()
+    strategy = build_strategy(config, stream, network, [accuracy, guard], evaluator)
+    walk = Walk(config, stream, strategy, network, accuracy)
+    publisher = Publisher(store, resolved, stream)
+    with _threads(config.training.threads), publisher.truthful_end(walk):
+        evaluator.loggers = [MlflowLogger(publisher.run.run_id, tracking_uri=store.uri)]
+        watcher.recording(publisher.run)
+        for step in walk_through(walk, watcher):
+            publisher.task(walk, step)
+        publisher.end(walk)
+    return RunResult(**result_of(walk, publisher.run.run_id))
+
+
+def _evaluator() -> EvaluationPlugin:
+    """Loss and accuracy per epoch; its logger joins when the MLflow run exists."""
+    with catch_warnings():
+        simplefilter("ignore")
+        return EvaluationPlugin(loss_metrics(epoch=True), accuracy_metrics(epoch=True), loggers=[])
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """So many threads inside, as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,168 @@
+"""Task streams as Avalanche benchmarks whose experiences carry their contexts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from avalanche.benchmarks import CLScenario, DatasetExperience, EagerCLStream
+from avalanche.benchmarks.utils import (
+    AvalancheDataset,
+    ConstantSequence,
+    TaskLabels,
+    as_classification_dataset,
+)
+from avalanche.benchmarks.utils.classification_dataset import (
+    TaskAwareSupervisedClassificationDataset,
+)
+from avalanche.benchmarks.utils.data_attribute import DataAttribute
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cl_manifold.geometry.topology import Topology
+
+
+@final
+class ImageDataset(Dataset[tuple[Tensor, int]]):
+    """Images of one experience, stored as bytes and normalised when read.
+
+        x = (byte / 255 − mean) / std
+
+    Args:
+        images: values 0..255.
+        targets: one class per image.
+        mean: mean pixel in [0, 1] of the set the images come from.
+        std: standard deviation of its pixels.
+    """
+
+    def __init__(
+        self,
+        images: UInt8[Tensor, "N C H W"],
+        targets: Int64[Tensor, " N"],
+        mean: float = 0.0,
+        std: float = 1.0,
+    ) -> None:
+        self.images, self.targets = images, targets
+        self.mean, self.std = mean, std
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Float32[Tensor, "C H W"], int]:
+        return self._normalised(self.images[index]), int(self.targets[index])
+
+    @property
+    def storage(self) -> tuple[Tensor, Tensor]:
+        """The stored tensors: bytes and classes."""
+        return self.images, self.targets
+
+    def tensors(
+        self, rows: Int64[Tensor, " n"] | None = None
+    ) -> tuple[Float32[Tensor, "n C H W"], Int64[Tensor, " n"]]:
+        """All items, or those in `rows`, exactly as `self[i]` returns them one by one."""
+        if rows is None:
+            return self._normalised(self.images), self.targets.clone()
+        return self._normalised(self.images[rows]), self.targets[rows]
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return images.to(torch.float32).mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
+
+
+@final
+class ContextExperience(DatasetExperience[AvalancheDataset]):
+    """An experience that knows where on the topology its task lies.
+
+    Copies in training, evaluation and logging mode keep the context.
+
+    Attributes:
+        context: the task's context, float64.
+        context_name: the context for people, for example "120°".
+        classes_in_this_experience: the classes that occur, ascending.
+        task_label: the position in the stream; exists only if the stream has task labels.
+        task_labels: the list of just that label; exists only if the stream has task labels.
+    """
+
+    task_label: int
+    task_labels: list[int]
+
+    def __init__(
+        self,
+        images: ImageDataset,
+        context: Float64[Tensor, " dim"],
+        context_name: str,
+        task_label: int | None = None,
+    ) -> None:
+        super().__init__(dataset=_as_avalanche(images, task_label))
+        self.context = context
+        self.context_name = context_name
+        self.classes_in_this_experience: list[int] = images.targets.unique().tolist()
+        if task_label is not None:
+            self.task_label, self.task_labels = task_label, [task_label]
+
+
+def _as_avalanche(images: ImageDataset, task_label: int | None) -> AvalancheDataset:
+    """The dataset as Avalanche wants it, with a constant task label where there is one."""
+    data: Any = images
+    if task_label is None:
+        return as_classification_dataset(data)
+    targets: Any = images.targets
+    labels: Any = ConstantSequence(task_label, len(images))
+    attributes = [DataAttribute(targets, "targets"), TaskLabels(labels)]
+    return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
+
+
+@final
+@dataclass(frozen=True)
+class StreamFacts:
+    """What a stream is, apart from its data.
+
+    Attributes:
+        name: for example "rotated-mnist".
+        description: one sentence.
+        topology: the space of the stream's contexts.
+        classes: number of classes, the size of a network's output.
+        input_shape: channels, height and width of one image.
+        digest: short hash of the images the stream is made from.
+    """
+
+    name: str
+    description: str
+    topology: Topology
+    classes: int
+    input_shape: tuple[int, int, int]
+    digest: str
+
+
+@final
+class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
+    """A benchmark of tasks with contexts.
+
+    Args:
+        facts: what the stream is; each fact is also an attribute of the stream.
+        train: one experience per task, in the order they are learned.
+        test: the same tasks with test images.
+        unseen: test images at contexts that no task has; may be empty.
+    """
+
+    train_stream: EagerCLStream[ContextExperience]
+    test_stream: EagerCLStream[ContextExperience]
+    unseen_stream: EagerCLStream[ContextExperience]
+
+    def __init__(
+        self,
+        facts: StreamFacts,
+        train: Sequence[ContextExperience],
+        test: Sequence[ContextExperience],
+        unseen: Sequence[ContextExperience] = (),
+    ) -> None:
+        parts = {"train": train, "test": test, "unseen": unseen}
+        super().__init__([EagerCLStream(name, part) for name, part in parts.items()])
+        self.facts = facts
+        self.name, self.description = facts.name, facts.description
+        self.topology, self.digest = facts.topology, facts.digest
+        self.classes, self.input_shape = facts.classes, facts.input_shape
+
+    def contexts(self) -> Float[Tensor, "tasks dim"]:
+        """The contexts of the tasks in the order they are learned (float64)."""
+        return torch.stack([experience.context for experience in self.train_stream])

@@ -1,0 +1,280 @@
+"""Families of task streams: how images and contexts become experiences.
+
+The data of a context depend on the seed, not on the order in which contexts are visited.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import final
+
+import torch
+from jaxtyping import Float64, Int64, Shaped
+from torch import Tensor
+
+from cl_manifold.errors import ConfigError
+from cl_manifold.geometry.topology import Circle, Interval, Simplex, Topology
+from cl_manifold.streams.benchmark import ContextExperience, ImageDataset, StreamFacts, TaskStream
+from cl_manifold.streams.images import ImageSet
+from cl_manifold.streams.transforms import add_noise, permute_pixels, rotate
+
+ORDERS = ("random", "sorted")
+Change = Callable[[Tensor, torch.Generator], Tensor]
+Part = tuple[Shaped[Tensor, "N 1 H W"], Int64[Tensor, " N"]]
+
+
+@final
+@dataclass(frozen=True)
+class StreamOptions:
+    """What all families of streams understand.
+
+    Attributes:
+        contexts: number of tasks; None is the family's usual number.
+        samples: training images per task, drawn without replacement; None is all there are.
+        test_samples: test images per task, likewise.
+        order: "random" visits contexts in an order drawn from the seed, "sorted" ascending.
+        seed: of the order, the subsets, the permutations and the noise.
+        task_labels: whether Avalanche gets the position in the stream as task label. A stream
+            with task labels has no unseen contexts: there is no label to give them.
+    """
+
+    contexts: int | None = None
+    samples: int | None = None
+    test_samples: int | None = None
+    order: str = "random"
+    seed: int = 0
+    task_labels: bool = False
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ConfigError(
+                f"the order of contexts is {self.order!r}, but must be one of "
+                f"{', '.join(ORDERS)}; choose one of them"
+            )
+        for name in ("contexts", "samples", "test_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(
+                    f"{name} is {value}, but must be at least 1; give a positive number "
+                    "or leave it out"
+                )
+
+
+USUAL = StreamOptions()
+
+
+@final
+@dataclass(frozen=True)
+class _Task:
+    """One context: what it does to images, and which classes it keeps (None: all)."""
+
+    context: Float64[Tensor, " dim"]
+    name: str
+    change: Change
+    classes: Int64[Tensor, " n"] | None = None
+
+
+@final
+@dataclass(frozen=True)
+class _Family:
+    """A named list of tasks and of contexts held out, in canonical order."""
+
+    name: str
+    description: str
+    topology: Topology
+    tasks: Sequence[_Task]
+    unseen: Sequence[_Task] = ()
+
+
+def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+    """Every task is the whole problem, rotated: angle k·360°/n, context k/n turns on a circle.
+
+    Unseen are the angles halfway between. Usually n = 12.
+    """
+    count = options.contexts or 12
+
+    def task(turns: float) -> _Task:
+        angle = 360 * turns
+        return _Task(_number(turns), f"{angle:g}°", lambda x, _: rotate(x, angle))
+
+    family = _Family(
+        f"rotated-{images.name}",
+        f"{count} rotations of {images.name}, {360 / count:g}° apart around the circle",
+        Circle(),
+        [task(k / count) for k in range(count)],
+        [task((k + 0.5) / count) for k in range(count)],
+    )
+    return _build(images, family, options)
+
+
+def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+    """Every task is the whole problem under noise of level σ = k/(n − 1) on the interval [0, 1].
+
+    Unseen are the levels halfway between. Usually n = 5.
+    """
+    count = options.contexts or 5
+    levels = torch.linspace(0, 1, count, dtype=torch.float64)
+
+    def task(level: float) -> _Task:
+        return _Task(_number(level), f"σ {level:.4g}", lambda x, g: add_noise(x, level, g))
+
+    family = _Family(
+        f"noisy-{images.name}",
+        f"{images.name} under {count} levels of Gaussian noise between 0 and 1",
+        Interval(),
+        [task(level) for level in levels.tolist()],
+        [task(level) for level in ((levels[1:] + levels[:-1]) / 2).tolist()],
+    )
+    return _build(images, family, options)
+
+
+def permuted(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+    """Every task shuffles the pixels with its own permutation; contexts are a simplex's vertices.
+
+    Also the first permutation is random. Usually there are 10 tasks.
+    """
+    count = options.contexts or 10
+    generator = _generator(options.seed, "permutations")
+    pixels = images.train_x[0, 0].numel()
+
+    def task(index: int) -> _Task:
+        change = partial(_shuffled, torch.randperm(pixels, generator=generator))
+        return _Task(_vertex(index, count), f"permutation {index + 1}", change)
+
+    family = _Family(
+        f"permuted-{images.name}",
+        f"{images.name} under {count} fixed random permutations of its pixels",
+        Simplex(count),
+        [task(index) for index in range(count)],
+    )
+    return _build(images, family, options)
+
+
+def split(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+    """Every task has its own classes; labels stay global, contexts are a simplex's vertices.
+
+    Random order draws which classes go together; sorted order takes them ascending.
+    Usually there are 5 tasks.
+
+    Raises:
+        ConfigError: the classes cannot be divided into that many equal groups.
+    """
+    count, total = options.contexts or 5, images.classes
+    if total % count:
+        raise ConfigError(
+            f"{total} classes cannot be divided into {count} equal groups; choose a divisor of "
+            f"{total} as the number of contexts"
+        )
+    groups = _order(total, options).reshape(count, -1).sort(dim=1).values
+
+    def task(index: int) -> _Task:
+        names = ", ".join(str(label) for label in groups[index].tolist())
+        return _Task(_vertex(index, count), f"digits {names}", _unchanged, groups[index])
+
+    family = _Family(
+        f"split-{images.name}",
+        f"the {total} classes of {images.name} in {count} disjoint groups",
+        Simplex(count),
+        [task(index) for index in range(count)],
+    )
+    return _build(images, family, options, visits=range(count))
+
+
+def _build(
+    images: ImageSet, family: _Family, options: StreamOptions, visits: Sequence[int] | None = None
+) -> TaskStream:
+    """Draw every task's images in canonical order, then line the tasks up as they are visited."""
+    train_part, test_part = (images.train_x, images.train_y), (images.test_x, images.test_y)
+    moments, seed = images.moments, options.seed
+    draw = partial(_draw, name=images.name, moments=moments)
+    train = draw(train_part, family.tasks, options.samples, _generator(seed, "train"))
+    test = draw(test_part, family.tasks, options.test_samples, _generator(seed, "test"))
+    held_out = () if options.task_labels else family.unseen
+    unseen = draw(test_part, held_out, options.test_samples, _generator(seed, "unseen"))
+    if visits is None:
+        visits = _order(len(family.tasks), options).tolist()
+    facts = StreamFacts(
+        family.name,
+        family.description,
+        family.topology,
+        images.classes,
+        images.input_shape,
+        images.digest,
+    )
+    learned = [family.tasks[k] for k in visits]
+    return TaskStream(
+        facts,
+        _experiences([train[k] for k in visits], learned, options.task_labels),
+        _experiences([test[k] for k in visits], learned, options.task_labels),
+        _experiences(unseen, held_out, False),
+    )
+
+
+def _experiences(
+    datasets: Sequence[ImageDataset], tasks: Sequence[_Task], labels: bool
+) -> list[ContextExperience]:
+    return [
+        ContextExperience(data, task.context, task.name, place if labels else None)
+        for place, (data, task) in enumerate(zip(datasets, tasks, strict=True))
+    ]
+
+
+def _draw(
+    part: Part,
+    tasks: Sequence[_Task],
+    count: int | None,
+    generator: torch.Generator,
+    *,
+    name: str,
+    moments: tuple[float, float],
+) -> list[ImageDataset]:
+    """For each task its own random subset of `part`, changed as the task demands."""
+    x, y = part
+    datasets: list[ImageDataset] = []
+    for task in tasks:
+        rows = torch.arange(len(y))
+        if task.classes is not None:
+            rows = rows[torch.isin(y, task.classes)]
+        if count is not None:
+            rows = rows[_subset(len(rows), count, f"{name}, {task.name}", generator)]
+        datasets.append(ImageDataset(task.change(x[rows], generator), y[rows], *moments))
+    return datasets
+
+
+def _subset(available: int, count: int, where: str, generator: torch.Generator) -> Tensor:
+    if count > available:
+        raise ConfigError(
+            f"{count} images per context asked, but there are only {available} ({where}); "
+            f"ask for at most {available} or leave the number out to take all"
+        )
+    return torch.randperm(available, generator=generator)[:count]
+
+
+def _order(count: int, options: StreamOptions) -> Int64[Tensor, " n"]:
+    if options.order == "sorted":
+        return torch.arange(count)
+    return torch.randperm(count, generator=_generator(options.seed, "order"))
+
+
+PURPOSES = ("order", "train", "test", "unseen", "permutations")
+
+
+def _generator(seed: int, purpose: str) -> torch.Generator:
+    """Independent random numbers for each purpose, so that one never shifts another."""
+    return torch.Generator().manual_seed(len(PURPOSES) * seed + PURPOSES.index(purpose))
+
+
+def _number(value: float) -> Float64[Tensor, " 1"]:
+    return torch.tensor([value], dtype=torch.float64)
+
+
+def _vertex(index: int, count: int) -> Float64[Tensor, " dim"]:
+    return torch.eye(count, dtype=torch.float64)[index]
+
+
+def _shuffled(permutation: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
+    return permute_pixels(images, permutation)
+
+
+def _unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images

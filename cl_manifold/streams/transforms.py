@@ -1,0 +1,75 @@
+"""Image transforms with one parameter per batch: pure functions that know nothing about streams.
+
+Images are uint8 with values 0..255 or floating point with values in [0, 1]; the result has the
+dtype of the input.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+CHUNK = 256
+"""Images that are transformed together; larger chunks leave the processor's cache."""
+
+
+def rotate(images: Shaped[Tensor, "N C H W"], degrees: float) -> Shaped[Tensor, "N C H W"]:
+    """Rotate counter-clockwise about the centre; bilinear, zeros outside.
+
+    out(x, y) = in(x cos α − y sin α, x sin α + y cos α), x to the right, y down
+    """
+    angle, (height, width) = math.radians(degrees), images.shape[-2:]
+    cos, sin = math.cos(angle), math.sin(angle)
+    stretch = height / width
+    rows = [[cos, -sin * stretch, 0.0], [sin / stretch, cos, 0.0]]
+    real = images.dtype if images.is_floating_point() else torch.float32
+    matrix = torch.tensor([rows], dtype=real, device=images.device)
+    grid = F.affine_grid(matrix, [1, 1, height, width], align_corners=False)
+    return _chunked(images, lambda chunk: _sample(chunk.to(real), grid))
+
+
+def permute_pixels(
+    images: Shaped[Tensor, "N C H W"], permutation: Int64[Tensor, " P"]
+) -> Shaped[Tensor, "N C H W"]:
+    """out(p) = in(π(p)) for the P = H·W pixels in row order, alike in every channel."""
+    pixels = images.shape[-2] * images.shape[-1]
+    if len(permutation) != pixels:
+        raise ValueError(
+            f"the permutation has {len(permutation)} entries, but the images have {pixels} pixels; "
+            "draw it with torch.randperm(height * width)"
+        )
+    return images.flatten(2)[..., permutation].reshape(images.shape)
+
+
+def add_noise(
+    images: Shaped[Tensor, "N C H W"], level: float, generator: torch.Generator
+) -> Shaped[Tensor, "N C H W"]:
+    """X + level·ε clipped to [0, 1], with ε ~ N(0, 1) per pixel and level in [0, 1]."""
+    if not 0 <= level <= 1:
+        raise ValueError(f"the noise level is {level:g}, but must lie in [0, 1]; rescale it")
+    top = 1.0 if images.is_floating_point() else 255.0
+    real = images.dtype if images.is_floating_point() else torch.float32
+
+    def noisy(chunk: Tensor) -> Tensor:
+        noise = torch.randn(chunk.shape, generator=generator, dtype=real)
+        return (chunk.to(real) + top * level * noise.to(chunk.device)).clamp_(0, top)
+
+    return _chunked(images, noisy)
+
+
+def _sample(chunk: Tensor, grid: Tensor) -> Tensor:
+    """One grid for all images: they go through `grid_sample` as channels of a single image."""
+    stack = chunk.reshape(1, -1, *chunk.shape[-2:])
+    return F.grid_sample(stack, grid, align_corners=False).reshape(chunk.shape)
+
+
+def _chunked(images: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `change` chunk by chunk and store each result in the dtype of the input."""
+    out = torch.empty_like(images, memory_format=torch.contiguous_format)
+    for chunk, target in zip(images.split(CHUNK), out.split(CHUNK), strict=True):
+        new = change(chunk)
+        target.copy_(new if images.is_floating_point() else new.round_().clamp_(0, 255))
+    return out

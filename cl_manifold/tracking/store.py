@@ -1,0 +1,275 @@
+"""The MLflow store of this project: found, created, opened, searched.
+
+Runs go to one sqlite file and their artifacts to a folder beside it, unless a tracking server or
+another database is named. Nothing here changes MLflow's global tracking address.
+"""
+
+import getpass
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_RUN_NOTE,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+    MLFLOW_USER,
+)
+
+from cl_manifold.errors import StoreError
+from cl_manifold.tracking.tracked_run import (
+    DEFAULT_STORE,
+    STORE_FAILURES,
+    TrackedRun,
+    reason,
+    store_errors,
+)
+
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+_QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+_NO_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+_SQLITE = "sqlite:///"
+
+
+@final
+@dataclass(frozen=True)
+class Store:
+    """An open store and the experiment that runs are filed under.
+
+    Attributes:
+        client: MLflow's client of this store.
+        uri: the store's address, absolute.
+        experiment: name of the experiment.
+        experiment_id: its id.
+    """
+
+    client: MlflowClient
+    uri: str
+    experiment: str
+    experiment_id: str
+
+    def start_run(
+        self,
+        name: str,
+        description: str = "",
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> TrackedRun:
+        """A new run. For a run below another, tag it `mlflow.parentRunId`.
+
+        Raises:
+            StoreError: the store refuses.
+        """
+        known = {MLFLOW_USER: _user(), MLFLOW_SOURCE_NAME: "cl-manifold"}
+        known |= {MLFLOW_SOURCE_TYPE: "LOCAL"} | dict(tags or {})
+        if description:
+            known[MLFLOW_RUN_NOTE] = description
+        with store_errors(f"start run {name!r}"):
+            run = self.client.create_run(self.experiment_id, tags=known, run_name=name)
+        tracked = TrackedRun(self.client, self.experiment_id, run.info.run_id)
+        tracked.log_params(params or {})
+        return tracked
+
+    def reopen_run(self, run_id: str) -> TrackedRun:
+        """An earlier run of this store, marked as running again.
+
+        Raises:
+            StoreError: there is no such run, or the store refuses.
+        """
+        with store_errors(f"reopen run {run_id}"):
+            self.client.update_run(run_id, status="RUNNING")
+            found = self.client.get_run(run_id)
+        return TrackedRun(self.client, found.info.experiment_id, run_id)
+
+
+def resolve_tracking_uri(explicit: str | None = None) -> str:
+    """The store to use: `explicit`, else MLFLOW_TRACKING_URI, else ./mlruns/mlflow.db.
+
+    The path of a sqlite address is made absolute, so that it survives a change of folder.
+    """
+    uri = explicit or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
+    database, (_, mark, options) = _database(uri), uri.partition("?")
+    return uri if database is None else f"{_SQLITE}{database}{mark}{options}"
+
+
+def open_store(uri: str, experiment: str) -> Store:
+    """Open the store, creating database, folder and experiment where they are missing.
+
+    Raises:
+        StoreError: the address is not one of a store, or the store cannot be reached or written.
+    """
+    database = _database(uri)
+    try:
+        with _quiet(), _environment(_QUICK), _alone(database):
+            client = MlflowClient(tracking_uri=uri)
+            found = client.get_experiment_by_name(experiment)
+            found = found or _create_experiment(client, experiment, database)
+            if found.lifecycle_stage == "active" and not _KIND.keys() <= found.tags.keys():
+                for key, value in _KIND.items():
+                    client.set_experiment_tag(found.experiment_id, key, value)
+    except STORE_FAILURES as error:
+        raise StoreError(
+            f"cannot open the tracking store {_without_password(uri)}: {reason(error)}; give the "
+            "address of a running server or of a database that can be written, "
+            f"such as {DEFAULT_STORE}"
+        ) from error
+    if found.lifecycle_stage != "active":
+        raise StoreError(
+            f"experiment {experiment!r} was deleted; restore it with "
+            f"`mlflow experiments restore -x {found.experiment_id}` or choose another name"
+        )
+    return Store(client, uri, experiment, found.experiment_id)
+
+
+def find_run(store: Store, text: str) -> str:
+    """The id of the run meant by `text`: an id, the unique start of one, or "last".
+
+    "last" is the run of this experiment that was started last; ids are searched in all of them.
+
+    Raises:
+        StoreError: no run or more than one run fits.
+    """
+    with store_errors("search for runs"):
+        if text == "last":
+            newest = ["attributes.start_time DESC"]
+            runs = store.client.search_runs([store.experiment_id], order_by=newest, max_results=1)
+            found = [run.info.run_id for run in runs]
+        else:
+            found = _runs_starting_with(store.client, text.lower())
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise StoreError(f"{len(found)} runs start with {text!r}; give more characters of the id")
+    wanted = f"experiment {store.experiment!r} has no run" if text == "last" else f"no run {text!r}"
+    raise StoreError(
+        f"{wanted} in {_without_password(store.uri)}; "
+        "look up the id with `cl-manifold ui`, or name the store with --tracking-uri"
+    )
+
+
+def read_artifact(store: Store, run_id: str, file: str) -> str:
+    """The text of one of a run's files.
+
+    Raises:
+        StoreError: the run or the file does not exist; the message lists the files there are.
+    """
+    with store_errors(f"list the files of run {run_id}"):
+        folder = file.rpartition("/")[0] or None
+        present = [entry.path for entry in store.client.list_artifacts(run_id, folder)]
+    if file not in present:
+        raise StoreError(
+            f"run {run_id} has no file {file!r}; it has {', '.join(present) or 'none'}"
+        )
+    with (
+        store_errors(f"read {file} of run {run_id}"),
+        _environment(_NO_BARS),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        path = store.client.download_artifacts(run_id, file, folder)
+        return Path(path).read_text(encoding="utf-8")
+
+
+def _runs_starting_with(client: MlflowClient, start: str) -> list[str]:
+    """Ids of the runs, in any experiment, that start so; none for text that is not of an id."""
+    if not re.fullmatch(r"[0-9a-f]{1,32}", start):
+        return []
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    fits = f"attributes.run_id LIKE '{start}%'"
+    return [run.info.run_id for run in client.search_runs(experiments, fits)]
+
+
+def _create_experiment(client: MlflowClient, name: str, database: Path | None) -> Experiment:
+    """The new experiment, or the one that another process created in the meantime."""
+    place = None if database is None else str(_artifact_folder(database, name))
+    try:
+        return client.get_experiment(client.create_experiment(name, place, tags=_KIND))
+    except MlflowException:
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return found
+
+
+def _artifact_folder(database: Path, experiment: str) -> Path:
+    """The experiment's folder under `mlruns/`, which holds the database or lies beside it."""
+    folder = database.parent
+    root = folder if folder.name == "mlruns" else folder / "mlruns"
+    return root / (re.sub(r"[^\w\-.]+", "-", experiment).strip("-.") or "experiment")
+
+
+def _database(uri: str) -> Path | None:
+    """The absolute path of a sqlite address; None for other stores and for one in memory."""
+    path = uri.partition("?")[0].removeprefix(_SQLITE)
+    if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
+        return None
+    return Path(path).expanduser().absolute()
+
+
+@contextmanager
+def _alone(database: Path | None) -> Iterator[None]:
+    """Keep other processes out: two that create the same tables at once break each other.
+
+    Raises:
+        OSError: the database's folder cannot be created.
+        sqlite3.Error: it cannot be written, or the file is not a database.
+    """
+    if database is None:
+        yield
+        return
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(database, timeout=5)) as probe:
+        probe.execute("PRAGMA schema_version")
+    lock = database.with_name(database.name + ".lock")
+    with closing(sqlite3.connect(lock, timeout=120, isolation_level=None)) as guard:
+        guard.execute("BEGIN EXCLUSIVE")
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide what MLflow and alembic report about creating tables, unless the user chose a level."""
+    names = [] if "MLFLOW_LOGGING_LEVEL" in os.environ else ["mlflow", "alembic"]
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that MLflow reads, for a moment."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key)
+            else:
+                os.environ[key] = value
+
+
+def _without_password(uri: str) -> str:
+    return re.sub(r"://[^/@]*@", "://", uri)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

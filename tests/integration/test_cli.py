@@ -1,0 +1,319 @@
+"""The command line on a real store and real data, in a folder of its own."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from cl_manifold.cli import main
+
+TINY = ("--epochs", "1", "--set", "stream.contexts=3", "--set", "stream.samples=64")
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with MLflow's tables and nothing else: making them takes seconds."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path,
+    empty_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Call:
+    """`call("run", ...)` -> exit code, standard output, standard error."""
+    (tmp_path / "mlruns").mkdir()
+    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("CL_MANIFOLD_", "MLFLOW_TRACKING")):
+            monkeypatch.delenv(name)
+
+    def run(*words: str) -> tuple[int, str, str]:
+        before = signal.getsignal(signal.SIGTERM)
+        monkeypatch.setattr(sys, "argv", ["cl-manifold", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        signal.signal(signal.SIGTERM, before)
+        said = capsys.readouterr()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code, said.out, said.err
+
+    return run
+
+
+def client(folder: Path) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
+
+
+def only_run(folder: Path) -> Any:
+    found = client(folder).search_runs(["1"])
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_run_leaves_everything_in_mlflow(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("run", *TINY, "--seed", "3", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    run = only_run(tmp_path)
+    assert run.info.run_id == result["run_id"]
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == f"weight-manifold {result['acc']:.3f} · seed 3"
+    assert run.data.metrics["continual/acc"] == pytest.approx(result["acc"])
+    assert run.data.params["stream.contexts"] == "3"
+    assert run.data.params["topology.harmonics"] == "4"
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["dataset_digest"]
+    assert {"version.torch", "version.avalanche-lib", "stream", "strategy"} <= set(run.data.tags)
+    assert "unseen contexts" in run.data.tags["mlflow.note.content"]
+    files = {f.path for f in client(tmp_path).list_artifacts(run.info.run_id)}
+    assert files >= {
+        "contexts.json",
+        "configuration.json",
+        "result.json",
+        "report.html",
+        "manifold.safetensors",
+        "manifold.json",
+        "manifold.png",
+        "accuracy_matrix.png",
+        "accuracy_by_context.png",
+        "learning.png",
+    }
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    sources = json.loads((folder / "configuration.json").read_text())
+    assert sources["seed"] == {"value": "3", "source": "command line"}
+    assert sources["topology.harmonics"]["source"] == "default of rotated-digits"
+    history = client(tmp_path).get_metric_history(run.info.run_id, "manifold/plasticity")
+    assert [m.step for m in history] == [0, 1, 2]
+    assert "cl-manifold ui" in err
+    assert "workflowType=machine_learning" in err
+
+
+def test_the_json_has_the_promised_fields_and_consistent_numbers(call: Call) -> None:
+    _, out, _ = call("run", *TINY, "--json")
+    r = json.loads(out)
+    assert list(r) == [
+        "run_id", "stream", "strategy", "seed", "acc", "bwt", "forgetting", "fwt", "unseen_acc",
+        "accuracy_matrix", "control_points", "stored_floats", "model_floats", "train_seconds",
+        "context_at_test", "decisions",
+    ]  # fmt: skip
+    matrix = r["accuracy_matrix"]
+    assert r["acc"] == pytest.approx(sum(matrix[-1]) / 3)
+    assert r["bwt"] == pytest.approx(sum(matrix[-1][j] - matrix[j][j] for j in (0, 1)) / 2)
+    assert r["control_points"] == 9
+    assert r["stored_floats"] > 9 * r["model_floats"]
+    first = r["decisions"][0]
+    assert first["decision"] == "place"
+    assert first["context_source"] == "given"
+    assert first["plasticity"] == pytest.approx(1)
+    assert first["acc"] == matrix[0][0]
+    assert first["final_acc"] == matrix[-1][0]
+    assert r["decisions"][1]["zero_shot_acc"] == matrix[0][1]
+
+
+@pytest.mark.parametrize("strategy", ["weight-manifold", "naive", "ewc", "joint"])
+def test_the_same_seed_gives_the_same_matrix(call: Call, strategy: str) -> None:
+    words = ("run", "split-digits", "--strategy", strategy, "--set", "stream.contexts=2")
+    words += ("--epochs", "1", "--set", "stream.samples=48", "--json")
+    first, second = (json.loads(call(*words)[1]) for _ in range(2))
+    assert first["accuracy_matrix"] == second["accuracy_matrix"]
+    other = json.loads(call(*words, "--seed", "1")[1])
+    assert other["accuracy_matrix"] != first["accuracy_matrix"]
+    expected = "given" if strategy == "weight-manifold" else "not used"
+    assert first["context_at_test"] == expected
+
+
+@pytest.mark.parametrize(
+    ("stream", "topology"),
+    [
+        ("rotated-digits", "interval"),
+        ("rotated-digits", "spline"),
+        ("permuted-digits", "codes"),
+        ("permuted-digits", "simplex"),
+    ],
+)
+def test_every_topology_runs_on_a_stream_that_fits(call: Call, stream: str, topology: str) -> None:
+    code, out, err = call("run", stream, *TINY, "--topology", topology, "--json")
+    assert code == 0, err
+    assert json.loads(out)["control_points"] > 1
+
+
+def test_show_prints_matrix_contexts_and_decisions(call: Call) -> None:
+    _, out, _ = call("run", *TINY, "--json")
+    result = json.loads(out)
+    code, text, _ = call("show", result["run_id"][:8])
+    assert code == 0
+    assert "Contexts and decisions" in text
+    assert f"{result['acc']:.3f}" in text
+    assert json.loads(call("show", "last", "--json")[1])["run_id"] == result["run_id"]
+    code, _, err = call("show", "zzzz")
+    assert code == 1
+    assert "zzzz" in err
+
+
+def test_settings_come_from_file_environment_and_command_line(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[training]\nepochs = 1\nhidden = [32]\n[stream]\nsamples = 32\ncontexts = 5\n")
+    monkeypatch.setenv("CL_MANIFOLD_STREAM_CONTEXTS", "3")
+    monkeypatch.setenv("CL_MANIFOLD_TOPOLOGY_HARMONICS", "2")
+    code, out, err = call("run", "--config", str(file), "--set", "topology.harmonics=1", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert len(result["accuracy_matrix"]) == 3
+    assert result["control_points"] == 3
+    params = only_run(tmp_path).data.params
+    assert params["training.hidden"] == "32"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("rotated-digit",), "did you mean rotated-digits"),
+        (("--strategy", "naiv"), "did you mean naive"),
+        (("--topology", "circel"), "did you mean circle"),
+        (("--set", "topology.harmonic=3"), "did you mean topology.harmonics"),
+        (("--set", "topology.harmonics=many"), "is 'many', but needs a whole number"),
+        (("--set", "topology.harmonics=-1"), "must be 0 or more"),
+        (("--set", "strategy.blocks=layer"), "needs one of tensor, row, weight"),
+        (("--set", "harmonics"), "needs section.key=value"),
+        (("--config", "nowhere.toml"), "cannot read nowhere.toml"),
+        (("--seeed", "1"), "No such option '--seeed'"),
+        (("--topology", "torus"), "2 coordinates, but a context of this stream has 1"),
+        (("--topology", "codes"), "topology codes is for unrelated tasks"),
+        (("permuted-digits", "--topology", "circle"), "choose --topology simplex or codes"),
+        (("--set", "stream.samples=99999"), "99999"),
+    ],
+)
+def test_wrong_usage_is_one_sentence_and_exit_code_2(
+    call: Call, tmp_path: Path, words: tuple[str, ...], sentence: str
+) -> None:
+    code, out, err = call("run", *words)
+    assert code == 2, err
+    assert sentence in err
+    assert not out
+    assert "Traceback" not in err
+    assert not client(tmp_path).search_runs(["1"])
+
+
+def test_an_unknown_variable_is_an_error(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CL_MANIFOLD_TOPOLOGY_HARMONIC", "2")
+    code, _, err = call("run")
+    assert code == 2
+    assert "did you mean CL_MANIFOLD_TOPOLOGY_HARMONICS" in err
+
+
+def test_missing_data_names_folder_and_files(call: Call, tmp_path: Path) -> None:
+    code, _, err = call("run", "rotated-mnist")
+    assert code == 1
+    assert "--data-dir" in err
+    code, _, err = call("run", "rotated-mnist", "--data-dir", str(tmp_path))
+    assert code == 1
+    assert "train-images-idx3-ubyte" in err
+    assert str(tmp_path) in err
+
+
+def test_a_store_that_cannot_be_opened_stops_before_training(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    uri = f"sqlite:///{tmp_path}/file/mlflow.db"
+    code, _, err = call("run", *TINY, "--tracking-uri", uri)
+    assert code == 1
+    assert "cannot open the tracking store" in err
+    assert "experience" not in err
+
+
+def test_a_loss_that_is_not_finite_fails_the_run_and_keeps_finished_tasks(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cl_manifold.strategies import FiniteLossPlugin
+
+    original = FiniteLossPlugin.after_training_epoch
+
+    def poisoned(self: Any, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        if strategy.experience.current_experience == 1:
+            strategy.loss = strategy.loss * float("nan")
+        original(self, strategy, *args, **kwargs)
+
+    monkeypatch.setattr(FiniteLossPlugin, "after_training_epoch", poisoned)
+    code, _, err = call("run", *TINY)
+    assert code == 1
+    assert "the loss became nan in experience 1, epoch 0; lower training.learning_rate" in err
+    run = only_run(tmp_path)
+    assert run.info.status == "FAILED"
+    files = {f.path for f in client(tmp_path).list_artifacts(run.info.run_id)}
+    assert {"report.html", "manifold.safetensors", "contexts.json", "result.json"} <= files
+    assert "stopped after 1 of 3 contexts" in run.data.tags["mlflow.note.content"]
+    code, text, _ = call("show", run.info.run_id)
+    assert code == 0
+    assert "rotated-digits" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_killed_and_keeps_finished_tasks(number: int, tmp_path: Path) -> None:
+    words = ["run", "--epochs", "2", "--set", "stream.contexts=200", "--set", "stream.samples=64"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("CL_MANIFOLD_")}
+    # a job in the background of a script ignores SIGINT, and its children inherit that
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from cl_manifold.cli.main import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, *words],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "2/200" in line:
+                break
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(timeout=60) == 1
+    assert "is marked KILLED; finished tasks are kept" in rest
+    assert "Traceback" not in rest
+    run = only_run(tmp_path)
+    assert run.info.status == "KILLED"
+    files = {f.path for f in client(tmp_path).list_artifacts(run.info.run_id)}
+    assert {"report.html", "manifold.safetensors", "contexts.json", "result.json"} <= files
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    script = (
+        "import sys; import cl_manifold, cl_manifold.cli.main; "
+        "print([m for m in ('torch', 'avalanche', 'mlflow', 'matplotlib', 'rich') "
+        "if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+    script = (
+        "import sys; from cl_manifold import WeightManifold, Fourier, load_manifold; "
+        "print([m for m in ('avalanche', 'mlflow', 'click', 'matplotlib', 'sklearn') "
+        "if m in sys.modules])"
+    )
+    assert subprocess.check_output([sys.executable, "-c", script], text=True).strip() == "[]"
+
+
+def test_lists(call: Call) -> None:
+    code, out, _ = call("streams")
+    assert code == 0
+    assert "rotated-digits" in out
+    listed = json.loads(call("strategies", "--json")[1])
+    assert set(listed["strategies"]) == {"weight-manifold", "naive", "ewc", "joint"}
+    code, out, _ = call("--help")
+    assert code == 0
+    assert "weight manifolds" in out

@@ -1,0 +1,30 @@
+"""The defaults of every stream in the catalogue fit its data."""
+
+from pathlib import Path
+
+import pytest
+
+from cl_manifold.build import build_basis, build_stream
+from cl_manifold.catalog import STREAMS
+from cl_manifold.config import resolve
+
+
+def check(name: str, data_dir: Path | None) -> None:
+    config = resolve([("test", {"stream.name": name})]).config
+    stream = build_stream(config.stream, data_dir, config.seed)
+    basis = build_basis(config.topology, stream.topology, config.seed)
+    assert len(stream.train_stream) == len(stream.test_stream) == config.stream.contexts
+    for experience in stream.train_stream:
+        assert basis(experience.context).shape == (basis.size,)
+        assert experience.context_name
+    assert stream.name == name
+
+
+@pytest.mark.parametrize("name", [n for n in STREAMS if "digits" in n])
+def test_digits(name: str) -> None:
+    check(name, None)
+
+
+@pytest.mark.parametrize("name", [n for n in STREAMS if "mnist" in n])
+def test_mnist(name: str, mnist_dir: Path) -> None:
+    check(name, mnist_dir)
