@@ -1,33 +1,52 @@
-"""Task streams: Avalanche benchmarks whose experiences carry their contexts."""
+"""Task streams: Avalanche benchmarks whose experiences carry their contexts or hide them."""
 
 from cl_manifold.streams.benchmark import (
     ContextExperience,
+    HiddenKind,
     ImageDataset,
     StreamFacts,
     TaskStream,
 )
 from cl_manifold.streams.builders import StreamOptions, noisy, permuted, rotated, split
+from cl_manifold.streams.hidden import recurring
 from cl_manifold.streams.images import ImageSet, load_digits, load_mnist, validation_split
 from cl_manifold.streams.named import (
+    ctrl_digits,
+    ctrl_mnist,
     noisy_digits,
     noisy_mnist,
     permuted_digits,
     permuted_mnist,
+    recurring_digits,
+    recurring_mnist,
     rotated_digits,
     rotated_mnist,
     split_digits,
     split_mnist,
 )
-from cl_manifold.streams.transforms import add_noise, permute_pixels, rotate
+from cl_manifold.streams.suite import VARIANTS, ctrl
+from cl_manifold.streams.transforms import (
+    add_background,
+    add_noise,
+    permute_pixels,
+    rotate,
+    texture,
+)
 
 __all__ = [
+    "VARIANTS",
     "ContextExperience",
+    "HiddenKind",
     "ImageDataset",
     "ImageSet",
     "StreamFacts",
     "StreamOptions",
     "TaskStream",
+    "add_background",
     "add_noise",
+    "ctrl",
+    "ctrl_digits",
+    "ctrl_mnist",
     "load_digits",
     "load_mnist",
     "noisy",
@@ -37,6 +56,9 @@ __all__ = [
     "permuted",
     "permuted_digits",
     "permuted_mnist",
+    "recurring",
+    "recurring_digits",
+    "recurring_mnist",
     "rotate",
     "rotated",
     "rotated_digits",
@@ -44,5 +66,6 @@ __all__ = [
     "split",
     "split_digits",
     "split_mnist",
+    "texture",
     "validation_split",
 ]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, Literal, final
 
 import torch
 from avalanche.benchmarks import CLScenario, DatasetExperience, EagerCLStream
@@ -20,7 +20,16 @@ from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cl_manifold.errors import ContextError
 from cl_manifold.geometry.topology import Topology
+
+HiddenKind = Literal["first", "related", "return"]
+"""How an experience relates to the earlier ones of its stream.
+
+return: its hidden task was visited before.
+related: its hidden task is new, but made from an earlier one by a new background or new labels.
+first: its hidden task is new, and nothing is said about its relation to earlier ones.
+"""
 
 
 @final
@@ -71,34 +80,51 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
 
 @final
 class ContextExperience(DatasetExperience[AvalancheDataset]):
-    """An experience that knows where on the topology its task lies.
+    """An experience that knows where on the topology its task lies, or hides it.
 
-    Copies in training, evaluation and logging mode keep the context.
+    Copies in training, evaluation and logging mode keep all attributes. In a stream with hidden
+    tasks there is no context, and the truth stands in `context_name`, `hidden_task` and
+    `hidden_kind`: for tables and for scoring only. A method that reads them cheats.
 
     Attributes:
-        context: the task's context, float64.
-        context_name: the context for people, for example "120°".
+        context: the task's context, float64; exists only if the stream gives contexts.
+        context_name: the context, or the hidden task, for people, for example "120°".
         classes_in_this_experience: the classes that occur, ascending.
         task_label: the position in the stream; exists only if the stream has task labels.
         task_labels: the list of just that label; exists only if the stream has task labels.
+        hidden_task: number of the hidden task, equal for all its visits; None where nothing is
+            hidden.
+        hidden_kind: how the experience relates to earlier ones; None where nothing is hidden.
     """
 
+    context: Float64[Tensor, " dim"]
     task_label: int
     task_labels: list[int]
 
     def __init__(
         self,
         images: ImageDataset,
-        context: Float64[Tensor, " dim"],
+        context: Float64[Tensor, " dim"] | None,
         context_name: str,
         task_label: int | None = None,
+        hidden_task: int | None = None,
+        hidden_kind: HiddenKind | None = None,
     ) -> None:
         super().__init__(dataset=_as_avalanche(images, task_label))
-        self.context = context
+        if context is not None:
+            self.context = context
         self.context_name = context_name
+        self.hidden_task, self.hidden_kind = hidden_task, hidden_kind
         self.classes_in_this_experience: list[int] = images.targets.unique().tolist()
         if task_label is not None:
             self.task_label, self.task_labels = task_label, [task_label]
+
+    @property
+    def truth(self) -> Literal["first", "return"] | None:
+        """Whether the hidden task was visited before, for scoring; None where nothing is hidden."""
+        if self.hidden_kind is None:
+            return None
+        return "return" if self.hidden_kind == "return" else "first"
 
 
 def _as_avalanche(images: ImageDataset, task_label: int | None) -> AvalancheDataset:
@@ -120,7 +146,8 @@ class StreamFacts:
     Attributes:
         name: for example "rotated-mnist".
         description: one sentence.
-        topology: the space of the stream's contexts.
+        topology: the space of the stream's contexts; where tasks are hidden, the simplex with one
+            vertex per hidden task: the space of the truth.
         classes: number of classes, the size of a network's output.
         input_shape: channels, height and width of one image.
         digest: short hash of the images the stream is made from.
@@ -164,5 +191,19 @@ class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
         self.classes, self.input_shape = facts.classes, facts.input_shape
 
     def contexts(self) -> Float[Tensor, "tasks dim"]:
-        """The contexts of the tasks in the order they are learned (float64)."""
+        """The contexts of the tasks in the order they are learned (float64).
+
+        Raises:
+            ContextError: the stream hides its tasks.
+        """
+        if self.hidden_tasks() is not None:
+            raise ContextError(
+                f"the experiences of {self.name} carry no contexts; infer them, or choose a "
+                "stream whose experiences carry theirs"
+            )
         return torch.stack([experience.context for experience in self.train_stream])
+
+    def hidden_tasks(self) -> list[int] | None:
+        """The hidden task of every experience, for scoring only; None where nothing is hidden."""
+        found = [e.hidden_task for e in self.train_stream if e.hidden_task is not None]
+        return found or None

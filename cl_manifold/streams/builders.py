@@ -36,6 +36,7 @@ class StreamOptions:
         seed: of the order, the subsets, the permutations and the noise.
         task_labels: whether Avalanche gets the position in the stream as task label. A stream
             with task labels has no unseen contexts: there is no label to give them.
+        variant: which stream of a suite; only suites read it.
     """
 
     contexts: int | None = None
@@ -44,6 +45,7 @@ class StreamOptions:
     order: str = "random"
     seed: int = 0
     task_labels: bool = False
+    variant: str = "minus"
 
     def __post_init__(self) -> None:
         if self.order not in ORDERS:
@@ -65,13 +67,22 @@ USUAL = StreamOptions()
 
 @final
 @dataclass(frozen=True)
-class _Task:
-    """One context: what it does to images, and which classes it keeps (None: all)."""
+class Task:
+    """One task, as a family describes it.
 
-    context: Float64[Tensor, " dim"]
+    Attributes:
+        context: where it lies; None where the experiences shall not carry it.
+        name: for people.
+        change: what it does to images.
+        classes: which of the set's classes it keeps; None keeps all.
+        labels: its label of each of the set's classes; None leaves them as they are.
+    """
+
+    context: Float64[Tensor, " dim"] | None
     name: str
     change: Change
     classes: Int64[Tensor, " n"] | None = None
+    labels: Int64[Tensor, " classes"] | None = None
 
 
 @final
@@ -82,8 +93,8 @@ class _Family:
     name: str
     description: str
     topology: Topology
-    tasks: Sequence[_Task]
-    unseen: Sequence[_Task] = ()
+    tasks: Sequence[Task]
+    unseen: Sequence[Task] = ()
 
 
 def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
@@ -93,9 +104,9 @@ def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
     """
     count = options.contexts or 12
 
-    def task(turns: float) -> _Task:
+    def task(turns: float) -> Task:
         angle = 360 * turns
-        return _Task(_number(turns), f"{angle:g}°", lambda x, _: rotate(x, angle))
+        return Task(_number(turns), f"{angle:g}°", lambda x, _: rotate(x, angle))
 
     family = _Family(
         f"rotated-{images.name}",
@@ -115,8 +126,8 @@ def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
     count = options.contexts or 5
     levels = torch.linspace(0, 1, count, dtype=torch.float64)
 
-    def task(level: float) -> _Task:
-        return _Task(_number(level), f"σ {level:.4g}", lambda x, g: add_noise(x, level, g))
+    def task(level: float) -> Task:
+        return Task(_number(level), f"σ {level:.4g}", lambda x, g: add_noise(x, level, g))
 
     family = _Family(
         f"noisy-{images.name}",
@@ -134,12 +145,12 @@ def permuted(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
     Also the first permutation is random. Usually there are 10 tasks.
     """
     count = options.contexts or 10
-    generator = _generator(options.seed, "permutations")
+    generator = seeded(options.seed, "permutations")
     pixels = images.train_x[0, 0].numel()
 
-    def task(index: int) -> _Task:
-        change = partial(_shuffled, torch.randperm(pixels, generator=generator))
-        return _Task(_vertex(index, count), f"permutation {index + 1}", change)
+    def task(index: int) -> Task:
+        change = partial(shuffled, torch.randperm(pixels, generator=generator))
+        return Task(_vertex(index, count), f"permutation {index + 1}", change)
 
     family = _Family(
         f"permuted-{images.name}",
@@ -167,9 +178,9 @@ def split(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
         )
     groups = _order(total, options).reshape(count, -1).sort(dim=1).values
 
-    def task(index: int) -> _Task:
+    def task(index: int) -> Task:
         names = ", ".join(str(label) for label in groups[index].tolist())
-        return _Task(_vertex(index, count), f"digits {names}", _unchanged, groups[index])
+        return Task(_vertex(index, count), f"digits {names}", unchanged, groups[index])
 
     family = _Family(
         f"split-{images.name}",
@@ -186,11 +197,11 @@ def _build(
     """Draw every task's images in canonical order, then line the tasks up as they are visited."""
     train_part, test_part = (images.train_x, images.train_y), (images.test_x, images.test_y)
     moments, seed = images.moments, options.seed
-    draw = partial(_draw, name=images.name, moments=moments)
-    train = draw(train_part, family.tasks, options.samples, _generator(seed, "train"))
-    test = draw(test_part, family.tasks, options.test_samples, _generator(seed, "test"))
+    take = partial(draw, name=images.name, moments=moments)
+    train = take(train_part, family.tasks, options.samples, seeded(seed, "train"))
+    test = take(test_part, family.tasks, options.test_samples, seeded(seed, "test"))
     held_out = () if options.task_labels else family.unseen
-    unseen = draw(test_part, held_out, options.test_samples, _generator(seed, "unseen"))
+    unseen = take(test_part, held_out, options.test_samples, seeded(seed, "unseen"))
     if visits is None:
         visits = _order(len(family.tasks), options).tolist()
     facts = StreamFacts(
@@ -211,7 +222,7 @@ def _build(
 
 
 def _experiences(
-    datasets: Sequence[ImageDataset], tasks: Sequence[_Task], labels: bool
+    datasets: Sequence[ImageDataset], tasks: Sequence[Task], labels: bool
 ) -> list[ContextExperience]:
     return [
         ContextExperience(data, task.context, task.name, place if labels else None)
@@ -219,9 +230,9 @@ def _experiences(
     ]
 
 
-def _draw(
+def draw(
     part: Part,
-    tasks: Sequence[_Task],
+    tasks: Sequence[Task],
     count: int | None,
     generator: torch.Generator,
     *,
@@ -237,7 +248,8 @@ def _draw(
             rows = rows[torch.isin(y, task.classes)]
         if count is not None:
             rows = rows[_subset(len(rows), count, f"{name}, {task.name}", generator)]
-        datasets.append(ImageDataset(task.change(x[rows], generator), y[rows], *moments))
+        targets = y[rows] if task.labels is None else task.labels[y[rows]]
+        datasets.append(ImageDataset(task.change(x[rows], generator), targets, *moments))
     return datasets
 
 
@@ -253,13 +265,13 @@ def _subset(available: int, count: int, where: str, generator: torch.Generator) 
 def _order(count: int, options: StreamOptions) -> Int64[Tensor, " n"]:
     if options.order == "sorted":
         return torch.arange(count)
-    return torch.randperm(count, generator=_generator(options.seed, "order"))
+    return torch.randperm(count, generator=seeded(options.seed, "order"))
 
 
 PURPOSES = ("order", "train", "test", "unseen", "permutations")
 
 
-def _generator(seed: int, purpose: str) -> torch.Generator:
+def seeded(seed: int, purpose: str) -> torch.Generator:
     """Independent random numbers for each purpose, so that one never shifts another."""
     return torch.Generator().manual_seed(len(PURPOSES) * seed + PURPOSES.index(purpose))
 
@@ -272,9 +284,11 @@ def _vertex(index: int, count: int) -> Float64[Tensor, " dim"]:
     return torch.eye(count, dtype=torch.float64)[index]
 
 
-def _shuffled(permutation: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
+def shuffled(permutation: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
+    """A change that needs no random numbers: the pixels in another order."""
     return permute_pixels(images, permutation)
 
 
-def _unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    """No change."""
     return images

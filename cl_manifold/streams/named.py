@@ -13,7 +13,9 @@ from pathlib import Path
 from cl_manifold.errors import ConfigError, DataError
 from cl_manifold.streams.benchmark import TaskStream
 from cl_manifold.streams.builders import USUAL, StreamOptions, noisy, permuted, rotated, split
+from cl_manifold.streams.hidden import recurring
 from cl_manifold.streams.images import ImageSet, load_digits, load_mnist, validation_split
+from cl_manifold.streams.suite import ctrl
 
 HOLDOUTS = ("test", "validation")
 
@@ -96,6 +98,46 @@ def noisy_mnist(
 ) -> TaskStream:
     """MNIST under 5 levels of noise."""
     return noisy(_mnist(data_dir, holdout, download), options)
+
+
+def recurring_digits(
+    options: StreamOptions = USUAL,
+    data_dir: Path | None = None,
+    holdout: str = "test",
+    download: bool = False,
+) -> TaskStream:
+    """12 visits to 5 hidden tasks made of small digits; needs no data files."""
+    return recurring(_held_out(load_digits(), holdout), options)
+
+
+def ctrl_digits(
+    options: StreamOptions = USUAL,
+    data_dir: Path | None = None,
+    holdout: str = "test",
+    download: bool = False,
+) -> TaskStream:
+    """A suite like CTrL made of small digits, `options.variant` says which; needs no data files."""
+    return ctrl(_held_out(load_digits(), holdout), options)
+
+
+def recurring_mnist(
+    options: StreamOptions = USUAL,
+    data_dir: Path | None = None,
+    holdout: str = "test",
+    download: bool = False,
+) -> TaskStream:
+    """12 visits to 5 hidden tasks made of MNIST."""
+    return recurring(_mnist(data_dir, holdout, download), options)
+
+
+def ctrl_mnist(
+    options: StreamOptions = USUAL,
+    data_dir: Path | None = None,
+    holdout: str = "test",
+    download: bool = False,
+) -> TaskStream:
+    """A suite like CTrL made of MNIST, `options.variant` says which."""
+    return ctrl(_mnist(data_dir, holdout, download), options)
 
 
 def _mnist(data_dir: Path | None, holdout: str, download: bool) -> ImageSet:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float, Float32, Int64, Shaped
 from torch import Tensor
 
 CHUNK = 256
@@ -58,6 +58,44 @@ def add_noise(
         return (chunk.to(real) + top * level * noise.to(chunk.device)).clamp_(0, top)
 
     return _chunked(images, noisy)
+
+
+def add_background(
+    images: Shaped[Tensor, "N C H W"], background: Float[Tensor, "H W"]
+) -> Shaped[Tensor, "N C H W"]:
+    """Put images in front of one background, which shows where they are dark.
+
+    out = x + (1 − x)·b,   x and b in [0, 1]
+
+    For a fixed background this is affine in x, pixel by pixel: a network can undo it in its first
+    layer and keep all the others.
+    """
+    if not bool(((background >= 0) & (background <= 1)).all()):
+        low, high = background.min().item(), background.max().item()
+        raise ValueError(
+            f"the background has values from {low:.4g} to {high:.4g}, but must lie in [0, 1]; "
+            "rescale it"
+        )
+    top = 1.0 if images.is_floating_point() else 255.0
+    real = images.dtype if images.is_floating_point() else torch.float32
+    behind = background.to(images.device, real)
+
+    def blended(chunk: Tensor) -> Tensor:
+        front = chunk.to(real)
+        return front + (top - front) * behind
+
+    return _chunked(images, blended)
+
+
+def texture(height: int, width: int, generator: torch.Generator) -> Float32[Tensor, "height width"]:
+    """A random smooth background with values in [0, ¾].
+
+    b = ¾·B(u): bilinear enlargement B of 5×5 uniform random numbers u, which lie on a regular
+    grid from corner to corner
+    """
+    coarse = torch.rand(1, 1, 5, 5, generator=generator)
+    size = (height, width)
+    return 0.75 * F.interpolate(coarse, size, mode="bilinear", align_corners=True)[0, 0]
 
 
 def _sample(chunk: Tensor, grid: Tensor) -> Tensor:

@@ -10,9 +10,13 @@ from cl_manifold.streams import (
     ImageSet,
     StreamOptions,
     TaskStream,
+    ctrl_digits,
+    ctrl_mnist,
     load_digits,
     noisy_digits,
     permuted_digits,
+    recurring_digits,
+    recurring_mnist,
     rotated,
     rotated_digits,
     rotated_mnist,
@@ -51,7 +55,17 @@ def test_more_samples_than_there_are(images: ImageSet) -> None:
         rotated(images, StreamOptions(test_samples=451))
 
 
-@pytest.mark.parametrize("build", [rotated_digits, permuted_digits, split_digits, noisy_digits])
+DIGITS = [
+    rotated_digits,
+    permuted_digits,
+    split_digits,
+    noisy_digits,
+    recurring_digits,
+    ctrl_digits,
+]
+
+
+@pytest.mark.parametrize("build", DIGITS)
 def test_digit_streams_need_no_files(build: Callable[..., TaskStream]) -> None:
     assert build(SMALL).digest == load_digits().digest
 
@@ -60,6 +74,15 @@ def test_validation_streams_never_see_test_images(images: ImageSet) -> None:
     stream = rotated_digits(SMALL, None, "validation")
     assert stream.digest == validation_split(images).digest
     assert stream.name == "rotated-digits-validation"
+
+
+@pytest.mark.parametrize("name", ["recurring", "ctrl"])
+def test_hidden_tasks_are_validated_on_training_images(images: ImageSet, name: str) -> None:
+    build = {"recurring": recurring_digits, "ctrl": ctrl_digits}[name]
+    stream = build(StreamOptions(samples=1000), None, "validation")
+    assert stream.digest == validation_split(images).digest
+    assert stream.name == f"{name}-digits-validation"
+    assert {len(e.dataset) for e in stream.test_stream} == {1347 // 4}
 
 
 def test_unknown_holdout() -> None:
@@ -76,3 +99,10 @@ def test_mnist_stream(mnist_dir: Path) -> None:
     stream = rotated_mnist(SMALL, mnist_dir)
     assert stream.input_shape == (1, 28, 28)
     assert len(stream.train_stream) == 5
+
+
+@pytest.mark.parametrize("build", [recurring_mnist, ctrl_mnist])
+def test_mnist_streams_with_hidden_tasks(build: Callable[..., TaskStream], mnist_dir: Path) -> None:
+    stream = build(StreamOptions(samples=30, test_samples=20), mnist_dir)
+    assert stream.input_shape == (1, 28, 28)
+    assert stream.hidden_tasks() is not None
