@@ -9,7 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cl_manifold.contexts import ByExperience, GivenContext
+    from cl_manifold.contexts import (
+        AlwaysGrow,
+        ByEvidence,
+        ByExperience,
+        GainRule,
+        GivenContext,
+        InferredContext,
+        NeverGrow,
+    )
+    from cl_manifold.coordinates import LearnedContexts
     from cl_manifold.geometry import (
         Bernstein,
         BSpline,
@@ -26,12 +35,23 @@ if TYPE_CHECKING:
     )
     from cl_manifold.information import ExactInformation, FisherInformation
     from cl_manifold.manifold import WeightManifold
+    from cl_manifold.module import ManifoldModule
+    from cl_manifold.optim import NaturalStep, empirical_gram
     from cl_manifold.state import load_manifold, save_manifold
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "contexts": ("ByExperience", "GivenContext"),
+    "contexts": (
+        "AlwaysGrow",
+        "ByEvidence",
+        "ByExperience",
+        "GainRule",
+        "GivenContext",
+        "InferredContext",
+        "NeverGrow",
+    ),
+    "coordinates": ("LearnedContexts",),
     "geometry": (
         "BSpline",
         "Bernstein",
@@ -48,26 +68,37 @@ _HOMES = {
     ),
     "information": ("ExactInformation", "FisherInformation"),
     "manifold": ("WeightManifold",),
+    "module": ("ManifoldModule",),
+    "optim": ("NaturalStep", "empirical_gram"),
     "state": ("load_manifold", "save_manifold"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AlwaysGrow",
     "BSpline",
     "Bernstein",
+    "ByEvidence",
     "ByExperience",
     "Circle",
     "Codes",
     "ExactInformation",
     "FisherInformation",
     "Fourier",
+    "GainRule",
     "GivenContext",
+    "InferredContext",
     "Interval",
+    "LearnedContexts",
+    "ManifoldModule",
+    "NaturalStep",
+    "NeverGrow",
     "PeriodicBSpline",
     "Simplex",
     "TensorProduct",
     "Vertices",
     "WeightManifold",
+    "empirical_gram",
     "load_manifold",
     "random_codes",
     "save_manifold",

@@ -13,6 +13,8 @@ from torch import nn
 
 from cl_manifold.catalog import STRATEGIES, STREAMS, TOPOLOGIES, load, lookup
 from cl_manifold.config import RunConfig, StreamConfig, TopologyConfig
+from cl_manifold.contexts import GivenContext, InferredContext
+from cl_manifold.contexts.replay import rule_named
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry import (
     Basis,
@@ -33,9 +35,12 @@ from cl_manifold.geometry import (
 from cl_manifold.information import ExactInformation, FisherInformation
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import (
+    DecisionOptions,
     FreshOptimizerPlugin,
+    InferredTesting,
     InMemoryLoaderPlugin,
     LinearDecayPlugin,
+    TopologyWatch,
     WeightManifoldPlugin,
 )
 from cl_manifold.streams import StreamOptions, TaskStream
@@ -55,6 +60,7 @@ def build_stream(config: StreamConfig, data_dir: Path | None, seed: int) -> Task
         samples=config.samples,
         test_samples=config.test_samples,
         order=config.order,
+        variant=config.variant,
         seed=seed,
     )
     make = load(lookup("stream", STREAMS, config.name).target)
@@ -193,8 +199,17 @@ def weight_manifold(config: RunConfig, stream: TaskStream, template: dict[str, A
     """Naive training between check-out and commit."""
     chosen = config.strategy
     exact = chosen.protection == "exact"
+    inferred = config.contexts.training == "inferred"
     manifold = WeightManifoldPlugin(
-        build_basis(config.topology, stream.topology, config.seed),
+        starting_basis(config, stream),
+        contexts=InferredContext() if inferred else GivenContext(),
+        deciding=build_deciding(config),
+        testing=InferredTesting(config.contexts.batch, config.contexts.features, seed=config.seed)
+        if config.contexts.test == "inferred"
+        else None,
+        shaping=TopologyWatch(_length(stream.topology), config.contexts.topology == "auto")
+        if config.contexts.topology != "fixed"
+        else None,
         price=chosen.price,
         information=ExactInformation() if exact else FisherInformation(chosen.information_samples),
         blocks=chosen.blocks,
@@ -202,6 +217,58 @@ def weight_manifold(config: RunConfig, stream: TaskStream, template: dict[str, A
     )
     template["plugins"].append(manifold)
     return Naive(**template)
+
+
+def starting_basis(config: RunConfig, stream: TaskStream) -> Basis:
+    """The basis of the first task: where contexts are inferred, a simplex starts at one vertex."""
+    given = config.contexts.training == "given"
+    if config.contexts.topology != "fixed" and not given:
+        raise ConfigError(
+            f"contexts.topology is {config.contexts.topology}, which compares given contexts, but "
+            "contexts.training is inferred; leave contexts.topology fixed"
+        )
+    if config.contexts.topology == "auto":
+        if config.contexts.rule not in ("auto", "none"):
+            raise ConfigError(
+                f"contexts.topology is auto and contexts.rule is {config.contexts.rule}, but only "
+                "one of them can change the basis; leave one out"
+            )
+        return Vertices(1)
+    if given:
+        return build_basis(config.topology, stream.topology, config.seed)
+    if config.topology.kind == "codes":
+        raise ConfigError(
+            "topology codes needs to know how many tasks there are, but contexts are inferred; "
+            "choose --topology simplex, which grows a vertex per new task"
+        )
+    if config.topology.kind == "simplex":
+        return Vertices(1)
+    space = Circle() if isinstance(stream.topology, Simplex) else stream.topology
+    return build_basis(config.topology, space, config.seed)
+
+
+def build_deciding(config: RunConfig) -> DecisionOptions | None:
+    """The rule of that name and its limits; "auto" decides only where contexts are inferred.
+
+    Raises:
+        ConfigError: contexts are inferred, but nothing decides.
+    """
+    chosen, inferred = config.contexts, config.contexts.training == "inferred"
+    if inferred and chosen.rule == "none":
+        raise ConfigError(
+            "contexts.rule is none, but contexts.training is inferred, which needs a rule that "
+            "tells returning tasks from new ones; choose evidence"
+        )
+    if chosen.rule == "none" or (chosen.rule == "auto" and not inferred):
+        return None
+    name = "evidence" if chosen.rule == "auto" else chosen.rule
+    return DecisionOptions(
+        rule_named(name, chosen.level, chosen.tolerance, chosen.drift),
+        chosen.held_out,
+        chosen.probe_share,
+        chosen.max_control_points,
+        config.seed,
+    )
 
 
 def naive(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
@@ -231,7 +298,7 @@ def stored_floats(strategy: Any, network: nn.Module) -> int:
     size = sum(prod(p.shape) for p in network.parameters())
     for plugin in strategy.plugins:
         if isinstance(plugin, WeightManifoldPlugin):
-            return plugin.manifold.stored_floats if plugin.manifold else size
+            return plugin.stored_floats or size
         if isinstance(plugin, EWCPlugin):
             return 2 * size
     return size

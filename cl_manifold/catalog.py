@@ -32,6 +32,12 @@ _DIGITS = {"training.epochs": 10, "training.batch_size": 16, "strategy.price": 1
 _MNIST = {"stream.samples": 10_000, "stream.test_samples": 2_000}
 _CIRCLE = {"topology.kind": "circle"}
 _PERMUTED = {"topology.kind": "simplex", "strategy.strength": 1e-5}
+_HIDDEN = {
+    "topology.kind": "simplex",
+    "strategy.strength": 1e-7,
+    "contexts.training": "inferred",
+}
+_UNTOLD = {"contexts.test": "inferred", "contexts.features": 1000}
 _SPLIT = {"topology.kind": "simplex", "strategy.strength": 1e-7}
 
 STREAMS: Mapping[str, Item] = {
@@ -69,6 +75,26 @@ STREAMS: Mapping[str, Item] = {
         "MNIST under 10 levels of Gaussian noise; context on an interval",
         "cl_manifold.streams:noisy_mnist",
         _MNIST | {"topology.kind": "interval", "stream.contexts": 10},
+    ),
+    "recurring-digits": Item(
+        "scikit-learn digits, 12 visits to 5 hidden tasks, 3 of them related; no context",
+        "cl_manifold.streams:recurring_digits",
+        _DIGITS | _HIDDEN | _UNTOLD | {"stream.contexts": 12, "stream.samples": 800},
+    ),
+    "recurring-mnist": Item(
+        "MNIST, 12 visits to 5 hidden tasks, 3 of them related; no context",
+        "cl_manifold.streams:recurring_mnist",
+        _MNIST | _HIDDEN | _UNTOLD | {"stream.contexts": 12},
+    ),
+    "ctrl-digits": Item(
+        "scikit-learn digits like CTrL: a task returns or is varied after 4 others; no context",
+        "cl_manifold.streams:ctrl_digits",
+        _DIGITS | _HIDDEN | {"stream.contexts": None, "stream.samples": 1000},
+    ),
+    "ctrl-mnist": Item(
+        "MNIST like CTrL: a task returns or is varied after 4 others; no context",
+        "cl_manifold.streams:ctrl_mnist",
+        _MNIST | _HIDDEN | {"stream.contexts": None, "stream.samples": 4000, "training.epochs": 10},
     ),
 }
 

@@ -24,10 +24,11 @@ class StreamConfig:
     """Which experiences there are."""
 
     name: str = "rotated-digits"
-    contexts: int = 12
+    contexts: int | None = 12
     samples: int | None = None
     test_samples: int | None = None
     order: Literal["random", "sorted"] = "random"
+    variant: Literal["minus", "plus", "in", "out", "pl", "long"] = "minus"
     holdout: Literal["test", "validation"] = "test"
     download: bool = False
 
@@ -78,10 +79,28 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class ContextsConfig:
-    """Where contexts come from while training and while testing."""
+    """Where contexts come from while training and testing, and what is decided with them.
 
-    training: Literal["given"] = "given"
-    test: Literal["given"] = "given"
+    `rule` "auto" decides by evidence where contexts are inferred and not at all where they are
+    given. `test` "inferred" reads batches of `batch` inputs that share one context; "given" tells
+    the context, or, where training inferred it, which experience the inputs belong to. With
+    `features` an encoder of so many random features helps to infer it.
+    `topology` "watched" compares topologies after each task, "auto" starts with a
+    vertex per context and turns into the best one.
+    """
+
+    training: Literal["given", "inferred"] = "given"
+    test: Literal["given", "inferred"] = "given"
+    batch: int = 64
+    features: int = 0
+    rule: Literal["auto", "none", "evidence", "always-grow", "never-grow", "csp"] = "auto"
+    level: float = 0.05
+    tolerance: float = 0.1
+    drift: float = 0.15
+    held_out: int = 256
+    probe_share: float = 0.04
+    max_control_points: int | None = None
+    topology: Literal["fixed", "watched", "auto"] = "fixed"
 
 
 @dataclass(frozen=True)
@@ -121,9 +140,16 @@ LOWEST: Mapping[str, float] = {
     "training.batch_size": 1,
     "training.evaluate_every": 0,
     "training.threads": 1,
+    "contexts.batch": 1,
+    "contexts.features": 0,
+    "contexts.tolerance": 0,
+    "contexts.drift": 0,
+    "contexts.held_out": 1,
+    "contexts.max_control_points": 1,
     "seed": 0,
 }
 POSITIVE = ("strategy.strength", "training.learning_rate")
+SHARES = ("contexts.level", "contexts.probe_share")
 
 
 @dataclass(frozen=True)
@@ -205,6 +231,9 @@ def _check_ranges(values: Values) -> None:
     for key in POSITIVE:
         if not 0 < values[key] < float("inf"):
             raise ConfigError(f"{key} is {values[key]}, but must be positive and finite")
+    for key in SHARES:
+        if not 0 < values[key] < 1:
+            raise ConfigError(f"{key} is {values[key]}, but must lie between 0 and 1")
     if any(width < 1 for width in values["training.hidden"]):
         raise ConfigError("training.hidden holds a width below 1; give widths such as 256,256")
 
@@ -303,8 +332,10 @@ def from_environment(environment: Mapping[str, str], prefix: str = "CL_MANIFOLD_
     return values
 
 
-def from_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
-    """The values of `--set section.key=value`.
+def from_assignments(
+    assignments: tuple[str, ...], form: str = "--set section.key=value"
+) -> dict[str, Any]:
+    """The values of `--set section.key=value`, or of another option of such a form.
 
     >>> from_assignments(("topology.harmonics=3",))
     {'topology.harmonics': '3'}
@@ -313,6 +344,7 @@ def from_assignments(assignments: tuple[str, ...]) -> dict[str, Any]:
     for text in assignments:
         key, separator, value = text.partition("=")
         if not separator:
-            raise ConfigError(f"--set got {text!r}, but needs section.key=value")
+            option, _, needed = form.partition(" ")
+            raise ConfigError(f"{option} got {text!r}, but needs {needed}")
         values[key.strip()] = value.strip()
     return values

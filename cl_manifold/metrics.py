@@ -5,6 +5,8 @@ not measured. `initial[j]` is the accuracy on experience j of the untrained netw
 needs the last row, the diagonal and the entries named in its formula, and ignores other gaps.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -56,3 +58,23 @@ def forgetting(matrix: Float[ndarray, "T T"]) -> float:
 def accuracy_so_far(matrix: Float[ndarray, "T T"], step: int) -> float:
     """(1/(i+1)) Σ_{j≤i} R[i, j] at i = `step`, over the entries that were measured."""
     return float(np.nanmean(matrix[step, : step + 1]))
+
+
+def decision_f1(decisions: Sequence[str], truths: Sequence[str]) -> float:
+    """How well first visits and returns were told apart: the mean F1 of the two, in [0, 1].
+
+        F1 = 2 TP / (2 TP + FP + FN),   "reuse" says return, any other decision first visit
+
+    A kind that neither occurs nor was claimed is left out. Source: van Rijsbergen 1979, ch. 7.
+
+    >>> decision_f1(["place", "grow", "reuse"], ["first", "first", "return"])
+    1.0
+    """
+    said = np.array([decision == "reuse" for decision in decisions])
+    true = np.array([truth == "return" for truth in truths])
+    scores = [
+        2 * (a & b).sum() / (a.sum() + b.sum())
+        for a, b in ((said, true), (~said, ~true))
+        if a.any() or b.any()
+    ]
+    return float(np.mean(scores))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SATURATED = 1e-9
+SATURATED = 1e-12
 """Plasticity below which a context counts as fixed: rounding, not freedom."""
 
 

@@ -1,5 +1,6 @@
 """The weight manifold as people can see it: its weights in the plane of two main directions."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ class WeightProjection:
 
     Attributes:
         grid: w(c) for a grid of contexts, in that order.
-        visited: w(c) for the visited contexts, in order of visit.
+        visited: w(c) for the contexts of experiences, in order.
         shares: of the grid's variance that each of the two directions holds, in [0, 1].
     """
 
@@ -25,8 +26,12 @@ class WeightProjection:
     shares: tuple[float, float]
 
 
-def project_weights(manifold: WeightManifold, grid: Float[Tensor, "n dim"]) -> WeightProjection:
-    """Principal components of w(c) over a grid of contexts.
+def project_weights(
+    manifold: WeightManifold,
+    grid: Float[Tensor, "n dim"],
+    visited: Sequence[Float[Tensor, " dim"]] | None = None,
+) -> WeightProjection:
+    """Principal components of w(c) over a grid, with the visited contexts: finished tasks if None.
 
     Distances in weight space only need the K×K matrix P Pᵀ = Q diag(s) Qᵀ: the rows of
     (φ(c) − φ̄)ᵀ Q √s lie at the same distances from each other as the weights themselves.
@@ -42,8 +47,8 @@ def project_weights(manifold: WeightManifold, grid: Float[Tensor, "n dim"]) -> W
     plane = torch.nn.functional.pad(directions, (0, 0, 0, missing))[:2].mT
     variance = torch.nn.functional.pad(singular.square(), (0, missing))
     shares = variance[:2] / variance.sum().clamp(min=1e-300)
-    visited = [v.context for v in manifold.visits]
-    stops = manifold.phi(torch.stack(visited)).double() if visited else phi[:0]
+    visited = [v.context for v in manifold.visits] if visited is None else visited
+    stops = manifold.phi(torch.stack(list(visited))).double() if visited else phi[:0]
     return WeightProjection(
         (along @ plane).cpu().numpy(),
         ((stops - mean) @ root @ plane).cpu().numpy(),

@@ -16,7 +16,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from cl_manifold.config import Resolved
+from cl_manifold.contexts import TaskRecord
+from cl_manifold.geometry import Simplex
 from cl_manifold.manifold import WeightManifold
+from cl_manifold.metrics import decision_f1
 from cl_manifold.projection import project_weights
 from cl_manifold.state import save_manifold
 from cl_manifold.streams import TaskStream
@@ -88,7 +91,9 @@ class Publisher:
                 "manifold/drift": record.drift,
                 "manifold/control_points": record.control_points,
                 "manifold/stored_floats": record.stored_floats,
-            },
+            }
+            | _evidence_metrics(record)
+            | {f"topology/{name}": value for name, value in record.topologies.items()},
             step=step,
         )
         self.run.log_table(_table(walk), "contexts.json")
@@ -165,6 +170,7 @@ def result_of(walk: Walk, run_id: str) -> dict[str, Any]:
         "model_floats": sum(p.numel() for p in walk.network.parameters()),
         "train_seconds": walk.train_seconds,
         "context_at_test": walk.config.contexts.test if walk.manifold else "not used",
+        "decision_f1": _decision_f1(walk),
         "decisions": [r | {"final_acc": matrix[row][i]} for i, r in enumerate(_records(walk))],
     }
 
@@ -180,9 +186,25 @@ def sentence_of(result: Mapping[str, Any], walk: Walk, done: int) -> str:
         f"{result['stream']}, {part}{shape}: ACC {result['acc']:.3f}, "
         f"BWT {result['bwt']:+.3f}, forgetting {result['forgetting']:.3f}"
         + ("" if unseen is None else f", unseen contexts {unseen:.3f}")
+        + (f", decisions F1 {result['decision_f1']:.3f}" if result["decision_f1"] else "")
         + f"; context at test {result['context_at_test']}, "
         f"stored {result['stored_floats'] / result['model_floats']:.2f} × the model"
     )
+
+
+def _decision_f1(walk: Walk) -> float | None:
+    """None where the stream keeps no truth, or nothing is decided."""
+    truths = [r.truth for r in walk.records if r.truth is not None]
+    if not truths or not walk.manifold:
+        return None
+    return decision_f1([r.decision for r in walk.records], truths)
+
+
+def _evidence_metrics(record: TaskRecord) -> dict[str, float | None]:
+    if record.evidence is None:
+        return {}
+    names = ("p_value", "gain", "shortfall", "drift", "commit_drift", "zero_shot_loss", "seconds")
+    return {f"decision/{name}": getattr(record.evidence, name) for name in names}
 
 
 def _records(walk: Walk) -> list[dict[str, Any]]:
@@ -195,8 +217,14 @@ def _last_row(walk: Walk) -> int:
 
 
 def _table(walk: Walk) -> list[dict[str, Any]]:
-    """contexts.json: one row per task, long contexts as the index of their vertex."""
-    return [r | {"context": json.dumps(r["context"])} for r in _records(walk)]
+    """contexts.json: one row per task, the evidence in columns of its own."""
+    rows: list[dict[str, Any]] = []
+    for record in _records(walk):
+        evidence = record.pop("evidence") or {}
+        record.pop("topologies")
+        named = {f"evidence.{key}": value for key, value in evidence.items() if key != "context"}
+        rows.append(record | {"context": json.dumps(record["context"])} | named)
+    return rows
 
 
 def _figures(walk: Walk, done: int) -> dict[str, Figure]:
@@ -208,18 +236,21 @@ def _figures(walk: Walk, done: int) -> dict[str, Figure]:
     if plugin and plugin.manifold:
         manifold = plugin.manifold
         topology = manifold.basis.topology
-        projection = project_weights(manifold, topology.grid(GRID))
+        projection = project_weights(manifold, topology.grid(GRID), plugin.coordinates())
         figures["manifold"] = manifold_figure(topology, manifold.basis, walk.records, projection)
+    # where tasks are hidden the stream has no contexts: experiences stand side by side
+    hidden = stream.hidden_tasks() is not None
+    space = Simplex(done) if hidden else stream.topology
+    places = np.eye(done) if hidden else stream.contexts().numpy()[:done]
+    unseen = [e.context.numpy() for e in stream.unseen_stream]
     figures["accuracy_by_context"] = accuracy_by_context_figure(
-        np.stack([e.context.numpy() for e in list(stream.train_stream)[:done]]),
+        places,
         names,
         walk.matrix[row, :done],
         walk.matrix.diagonal()[:done],
-        np.stack([e.context.numpy() for e in stream.unseen_stream])
-        if len(stream.unseen_stream)
-        else np.zeros((0, stream.topology.dim)),
+        np.stack(unseen) if unseen else np.zeros((0, space.dim)),
         walk.unseen[row],
-        stream.topology,
+        space,
     )
     figures["learning"] = learning_figure(walk.matrix[:done, :done])
     figures["accuracy_matrix"] = accuracy_matrix_figure(walk.matrix[:done, :done], names)

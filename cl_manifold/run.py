@@ -31,6 +31,7 @@ class RunResult:
         stored_floats: everything kept between tasks, in units of 32 bits.
         model_floats: parameters of the network.
         context_at_test: "given", "inferred" or "not used".
+        decision_f1: how well first visits and returns were told apart; None without a truth.
         decisions: one dict per task, `TaskRecord` plus the final accuracy.
     """
 
@@ -49,6 +50,7 @@ class RunResult:
     model_floats: int
     train_seconds: float
     context_at_test: str
+    decision_f1: float | None
     decisions: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Knows Avalanche; knows no store and no terminal.
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -123,6 +124,7 @@ def _in_sequence(walk: Walk, observer: Observer) -> Iterator[int]:
         _evaluate(walk, step, full)
         record = _record(walk, step, float(zero_shot), seconds)
         walk.records.append(record)
+        _update_coordinates(walk)
         observer.learned(record, metrics.accuracy_so_far(walk.matrix, step))
         yield step
 
@@ -180,7 +182,20 @@ def _record(walk: Walk, step: int, zero_shot: float | None, seconds: float) -> T
         control_points=manifold.basis.size if manifold else None,
         stored_floats=stored_floats(walk.strategy, walk.network),
         seconds=seconds,
+        truth=experience.truth,
+        evidence=trace.evidence if trace else None,
+        topologies=trace.topologies if trace else {},
     )
+
+
+def _update_coordinates(walk: Walk) -> None:
+    """Growth may have given earlier tasks new coordinates."""
+    if walk.manifold is None:
+        return
+    walk.records = [
+        replace(record, context=tuple(context.tolist()))
+        for record, context in zip(walk.records, walk.manifold.coordinates(), strict=True)
+    ]
 
 
 def summary_metrics(walk: Walk, step: int) -> dict[str, float | None]:

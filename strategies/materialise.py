@@ -193,7 +193,7 @@ def _labels(dataset: AvalancheDataset) -> list[Tensor]:
             if isinstance(values, ConstantSequence):
                 columns.append(torch.tensor(values[0]).repeat(len(values)))
             else:
-                columns.append(torch.tensor(list(attribute)))
+                columns.append(default_collate(list(attribute)))
     return columns
 
 

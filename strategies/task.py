@@ -1,13 +1,15 @@
 """One training experience as the weight manifold sees it: its price, its batches, its trace."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, final
 
 import torch
 from avalanche.models import avalanche_forward
 from torch import Tensor, nn
+
+from cl_manifold.contexts.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class TaskTrace:
         overshoot: of the commit.
         drift: largest share of changed predictions at the earlier contexts that the commit moved
             most, on the current task's inputs.
+        evidence: why it was decided so, where a rule decided.
+        topologies: evidence of each topology after the task, where it is watched.
     """
 
     experience: int
@@ -32,6 +36,8 @@ class TaskTrace:
     plasticity: float
     overshoot: float
     drift: float
+    evidence: Evidence | None = None
+    topologies: Mapping[str, float] = field(default_factory=dict)
 
 
 @final
@@ -106,6 +112,11 @@ def some_batches(strategy: Any, count: int) -> list[Batch]:
         if missing <= 0:
             break
     return batches
+
+
+def forward_batch(strategy: Any, batch: Any, x: Tensor) -> Tensor:
+    """The model's output on inputs of a mini-batch, whose last column holds task labels if any."""
+    return _forward(strategy.model, batch[-1].to(strategy.device), x)
 
 
 def _forward(model: nn.Module, labels: Tensor, x: Tensor) -> Tensor:

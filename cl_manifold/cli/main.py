@@ -5,7 +5,9 @@ import sys
 import click
 
 from cl_manifold import __version__
+from cl_manifold.cli.conditioning import condition
 from cl_manifold.cli.listing import strategies, streams
+from cl_manifold.cli.planning import plan
 from cl_manifold.cli.running import run
 from cl_manifold.cli.showing import show, ui
 from cl_manifold.errors import ClManifoldError, ConfigError
@@ -28,7 +30,7 @@ def cli() -> None:
     """
 
 
-for command in (run, streams, strategies, show, ui):
+for command in (run, condition, plan, streams, strategies, show, ui):
     cli.add_command(command)
 
 

@@ -8,25 +8,65 @@ from typing import Any
 import click
 
 from cl_manifold.cli.options import store_options
+from cl_manifold.config import from_assignments
 from cl_manifold.errors import StoreError
 
 
 @click.command()
 @click.argument("run")
 @store_options
+@click.option(
+    "--replay",
+    "changes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Ask which decisions another rule, level, tolerance or drift would have changed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def show(run: str, tracking_uri: str | None, experiment: str | None, as_json: bool) -> None:
+def show(
+    run: str,
+    tracking_uri: str | None,
+    experiment: str | None,
+    changes: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """Print accuracy matrix, contexts and decisions of RUN: an id, its beginning, or `last`."""
     from cl_manifold.tracking import find_run, open_store, read_artifact, resolve_tracking_uri
 
     store = open_store(resolve_tracking_uri(tracking_uri), experiment or "cl-manifold")
-    text = read_artifact(store, find_run(store, run), "result.json")
+    run_id = find_run(store, run)
+    text = read_artifact(store, run_id, "result.json")
+    if changes:
+        settings = json.loads(read_artifact(store, run_id, "configuration.json"))
+        _replay(json.loads(text), settings, changes, as_json)
+        return
     if as_json:
         click.echo(text)
         return
     from cl_manifold.cli.tables import print_result
 
     print_result(json.loads(text))
+
+
+def _replay(
+    result: dict[str, Any], settings: dict[str, Any], changes: tuple[str, ...], as_json: bool
+) -> None:
+    from dataclasses import asdict
+
+    from cl_manifold.cli.tables import print_replay
+    from cl_manifold.contexts.replay import changed_rule, replay
+
+    values = {key: entry["value"] for key, entry in settings.items()}
+    own, other = changed_rule(values, from_assignments(changes, "--replay key=value"))
+    rows = replay(result["decisions"], own, other)
+    if not rows:
+        raise StoreError(
+            "this run holds no evidence to replay; run a stream with contexts.rule=evidence"
+        )
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows]))
+    else:
+        print_replay(rows, other)
 
 
 @click.command()

@@ -1,5 +1,7 @@
 """A finished run as tables in the terminal."""
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -7,8 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cl_manifold.contexts.replay import Replayed
+
 MATRIX_COLUMNS = 24
 """Wider accuracy matrices show bars instead of numbers."""
+WIDE = 132
 NUMBERS = {
     "plast.": ("plasticity", 4),
     "over.": ("overshoot", 2),
@@ -22,7 +27,7 @@ NUMBERS = {
 
 def print_result(result: dict[str, Any]) -> None:
     """Accuracy matrix, contexts and decisions of `result.json` on standard output."""
-    console = Console(highlight=False)
+    console = _console()
     console.print(
         f"[bold]{result['strategy']}[/] on [bold]{result['stream']}[/], seed {result['seed']}, "
         f"context at test: {result['context_at_test']}"
@@ -34,11 +39,33 @@ def print_result(result: dict[str, Any]) -> None:
         f"FWT {result['fwt']:+.3f}   stored ÷ model "
         f"{result['stored_floats'] / result['model_floats']:.2f}"
     )
+    if result.get("decision_f1") is not None:
+        console.print(f"first visits and returns told apart: F1 {result['decision_f1']:.3f}")
     console.print("\n[bold]Accuracy on each experience (columns) after training on each (rows)[/]")
     for row in _matrix_rows(result["accuracy_matrix"]):
         console.print(row, soft_wrap=True)
     console.print("\n[bold]Contexts and decisions[/]")
     console.print(_decisions(result["decisions"]))
+
+
+def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
+    """Which decisions another rule would have changed, on standard output."""
+    console = _console()
+    table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for column in ("#", "context", "the run's rule", "then"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        then = row.after or "needs a probe"
+        style = "" if row.after == row.before else "yellow"
+        table.add_row(str(row.experience), row.name, row.before or "–", Text(then, style))
+    changed = sum(row.after != row.before for row in rows)
+    console.print(table)
+    console.print(f"{changed} of {len(rows)} decisions would have been others under {rule}")
+
+
+def _console() -> Console:
+    """Standard output; wide enough for all columns where it is not a terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def _matrix_rows(matrix: list[list[float | None]]) -> list[Text]:
@@ -63,19 +90,26 @@ def _colour(value: float) -> str:
     return "green" if value >= 0.9 else "yellow" if value >= 0.6 else "red"
 
 
+def _vertex(decision: dict[str, Any]) -> str:
+    context = decision["context"]
+    return f"vertex {context.index(max(context))}" if max(context) == 1 else "mixture"
+
+
 def _decisions(decisions: list[dict[str, Any]]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    for column in ("#", "context", "at", "source", "decision"):
+    untold = all(d.get("truth") is None for d in decisions)
+    for column in ("#", "context", "at", "source", *(() if untold else ("truth",)), "decision"):
         table.add_column(column, no_wrap=True)
     for column in NUMBERS:
         table.add_column(column, justify="right", no_wrap=True)
     for d in decisions:
-        at = " ".join(f"{x:.3g}" for x in d["context"]) if len(d["context"]) <= 3 else "vertex"
+        at = " ".join(f"{x:.3g}" for x in d["context"]) if len(d["context"]) <= 2 else _vertex(d)
         table.add_row(
             str(d["experience"]),
             d["name"],
             at or "–",
             d["context_source"],
+            *(() if untold else (d["truth"],)),
             d["decision"],
             *(
                 "–" if d[key] is None else f"{d[key]:.{places}f}"

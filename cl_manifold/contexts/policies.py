@@ -1,6 +1,7 @@
 """Policies: which context an experience has. A policy is any callable on experiences."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -11,11 +12,17 @@ from cl_manifold.errors import ContextError
 
 @runtime_checkable
 class ContextPolicy(Protocol):
-    """Gives the context, shape (dim,), of an Avalanche experience."""
+    """Gives the context, shape (dim,), of an Avalanche experience, or None: it is to be inferred.
 
-    source: str
+    `source` is the word for tables: "given" or "inferred".
+    """
 
-    def __call__(self, experience: Any) -> Tensor:
+    @property
+    def source(self) -> str:
+        """Where contexts come from."""
+        ...
+
+    def __call__(self, experience: Any) -> Tensor | None:
         """The context as a float64 tensor."""
         ...
 
@@ -55,3 +62,26 @@ class ByExperience:
                 "give one context per experience of the stream"
             )
         return self.contexts[index]
+
+
+@final
+@dataclass(frozen=True)
+class InferredContext:
+    """Nobody gives contexts: each is the one of lowest loss, or a new one if none fits.
+
+    Candidates are the visited contexts and a grid of the topology; the best of a continuous
+    topology is refined by gradient. A context that the experience carries is not read.
+
+    Attributes:
+        grid: how many grid points are candidates, about.
+        search: how many labelled samples the search reads.
+        refinements: gradient steps on the context.
+    """
+
+    grid: int = 72
+    search: int = 128
+    refinements: int = 20
+    source: str = "inferred"
+
+    def __call__(self, experience: Any) -> None:
+        """Nothing is given."""

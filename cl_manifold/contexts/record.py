@@ -1,7 +1,10 @@
 """What happened to one task: the row of `contexts.json`, of the report and of `--json`."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from cl_manifold.contexts.evidence import Evidence
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,10 @@ class TaskRecord:
         acc: the same right after training on it.
         control_points: K after the task.
         stored_floats: everything kept between tasks, in units of 32 bits.
-        seconds: wall time of training, commit included, evaluation excluded.
+        seconds: wall time of training, decision and commit included, evaluation excluded.
+        truth: "first" or "return" where the stream knows it; for scoring only.
+        evidence: why it was decided so, where a rule decided; None for a first experience.
+        topologies: evidence of each topology after the task in nats per weight, where watched.
     """
 
     experience: int
@@ -37,7 +43,11 @@ class TaskRecord:
     control_points: int | None
     stored_floats: int
     seconds: float
+    truth: str | None = None
+    evidence: Evidence | None = None
+    topologies: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return asdict(self) | {"context": list(self.context)}
+        evidence = self.evidence.as_dict() if self.evidence else None
+        return asdict(self) | {"context": list(self.context), "evidence": evidence}

@@ -48,6 +48,24 @@ _NOTE = (
     "that the commit causes elsewhere. Drift: largest share of predictions at earlier contexts "
     "that the commit changed. Accuracies are in [0, 1]."
 )
+_EVIDENCE = {
+    "zero_shot_loss": "zero-shot loss",
+    "reference_loss": "reference loss",
+    "p_value": "p of a return",
+    "constrained_loss": "with price",
+    "unconstrained_loss": "without",
+    "gain": "gain",
+    "shortfall": "shortfall",
+    "drift": "drift of probe",
+    "commit_drift": "of commit",
+    "seconds": "seconds",
+}
+_WHY = (
+    "Losses on held-out samples. p of a return: of the hypothesis that the task of lowest loss has "
+    "come back. With price, without: after a short training with and without the price; gain and "
+    "shortfall are what training and the price surely change. Drift: share of predictions at "
+    "earlier contexts that committing would change. Truth is for scoring only."
+)
 _CSS = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -121,6 +139,7 @@ def render_report(data: ReportData) -> str:
         _section("The manifold", _picture(data, "manifold")),
         _section("Accuracy by context", _picture(data, "accuracy_by_context") + _unseen(data)),
         _section("Contexts and decisions", _decisions(data)),
+        _section("Evidence", _evidence(data)),
         _section("Accuracy over the stream", _picture(data, "learning")),
         _section("Accuracy matrix", _picture(data, "accuracy_matrix") + _matrix(data)),
         *(_section(name, _picture(data, name)) for name in others),
@@ -195,6 +214,23 @@ def _decisions(data: ReportData) -> str:
     body = "".join(f"<tr>{row}</tr>\n" for row in rows)
     table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
     return f'<div class="wide">{table}</div>\n<p class="note">{_NOTE}</p>'
+
+
+def _evidence(data: ReportData) -> str:
+    """Why it was decided so, for experiences with evidence."""
+    found = [(r, r.evidence) for r in data.records if r.evidence is not None]
+    rows = [
+        (
+            str(r.experience),
+            r.name,
+            r.truth or "–",
+            r.decision,
+            *(_number(getattr(e, key)) for key in _EVIDENCE),
+        )
+        for r, e in found
+    ]
+    table = _table(("experience", "context", "truth", "decision", *_EVIDENCE.values()), rows)
+    return f'<div class="wide">{table}</div>\n<p class="note">{_WHY}</p>' if table else ""
 
 
 def _unseen(data: ReportData) -> str:

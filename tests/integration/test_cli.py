@@ -108,7 +108,7 @@ def test_the_json_has_the_promised_fields_and_consistent_numbers(call: Call) -> 
     assert list(r) == [
         "run_id", "stream", "strategy", "seed", "acc", "bwt", "forgetting", "fwt", "unseen_acc",
         "accuracy_matrix", "control_points", "stored_floats", "model_floats", "train_seconds",
-        "context_at_test", "decisions",
+        "context_at_test", "decision_f1", "decisions",
     ]  # fmt: skip
     matrix = r["accuracy_matrix"]
     assert r["acc"] == pytest.approx(sum(matrix[-1]) / 3)
@@ -164,6 +164,67 @@ def test_show_prints_matrix_contexts_and_decisions(call: Call) -> None:
     assert "zzzz" in err
 
 
+RECURRING = ("run", "recurring-digits", "--epochs", "4", "--set", "stream.contexts=5")
+
+
+def test_a_stream_that_tells_nothing_is_decided_recorded_and_replayed(
+    call: Call, tmp_path: Path
+) -> None:
+    code, out, err = call(*RECURRING, "--set", "stream.samples=300", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["context_at_test"] == "inferred"
+    assert 0 < result["decision_f1"] <= 1
+    assert [d["context_source"] for d in result["decisions"]] == ["inferred"] * 5
+    assert {d["truth"] for d in result["decisions"]} <= {"first", "return"}
+    evidence = result["decisions"][1]["evidence"]
+    assert 0 < evidence["p_value"] <= 1
+    assert result["decisions"][0]["evidence"] is None
+    run = only_run(tmp_path)
+    history = client(tmp_path).get_metric_history(run.info.run_id, "decision/p_value")
+    assert [m.step for m in history] == [1, 2, 3, 4]
+    folder = Path(run.info.artifact_uri.removeprefix("file://"))
+    columns = json.loads((folder / "contexts.json").read_text())["columns"]
+    assert {"evidence.p_value", "evidence.drift", "truth", "decision"} <= set(columns)
+    assert "p of a return" in (folder / "report.html").read_text()
+    code, text, _ = call("show", "last")
+    assert code == 0
+    assert "told apart" in text
+    assert "first" in text
+    code, text, _ = call("show", "last", "--replay", "rule=never-grow")
+    assert code == 0
+    assert "of 4 decisions would have been others" in text
+    code, text, _ = call("show", "last", "--replay", "tolerance=0.1", "--json")
+    assert all(row["before"] == row["after"] for row in json.loads(text))
+    for words, message in [
+        (("--replay", "tolerance"), "needs key=value"),
+        (("--replay", "speed=1"), "knows rule, level, tolerance and drift"),
+        (("--replay", "level=2"), "between 0 and 1"),
+        (("--replay", "level=much"), "needs numbers"),
+        (("--replay", "rule=best"), "unknown rule 'best'"),
+    ]:
+        code, _, err = call("show", "last", *words)
+        assert code == 2
+        assert message in err
+
+
+def test_topologies_are_watched_and_a_run_without_evidence_does_not_replay(
+    call: Call, tmp_path: Path
+) -> None:
+    words = ("run", *TINY, "--set", "contexts.topology=watched", "--json")
+    code, out, err = call(*words)
+    assert code == 0, err
+    assert set(json.loads(out)["decisions"][-1]["topologies"]) >= {"point", "circle", "codes"}
+    history = client(tmp_path).get_metric_history(only_run(tmp_path).info.run_id, "topology/circle")
+    assert [m.step for m in history] == [1, 2]
+    code, _, err = call("show", "last", "--replay", "level=0.1")
+    assert code == 1
+    assert "holds no evidence to replay" in err
+    code, out, err = call("run", *TINY, "--set", "contexts.topology=auto", "--json")
+    assert code == 0, err
+    assert json.loads(out)["control_points"] == 3
+
+
 def test_settings_come_from_file_environment_and_command_line(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,6 +252,11 @@ def test_settings_come_from_file_environment_and_command_line(
         (("--set", "topology.harmonics=-1"), "must be 0 or more"),
         (("--set", "strategy.blocks=layer"), "needs one of tensor, row, weight"),
         (("--set", "harmonics"), "needs section.key=value"),
+        (("recurring-digits", "--set", "contexts.rule=none"), "choose evidence"),
+        (("recurring-digits", "--topology", "codes"), "choose --topology simplex"),
+        (("recurring-digits", "--set", "contexts.topology=auto"), "leave contexts.topology fixed"),
+        (("--set", "contexts.topology=auto", "--set", "contexts.rule=csp"), "leave one out"),
+        (("--set", "contexts.level=1"), "must lie between 0 and 1"),
         (("--config", "nowhere.toml"), "cannot read nowhere.toml"),
         (("--seeed", "1"), "No such option '--seeed'"),
         (("--topology", "torus"), "2 coordinates, but a context of this stream has 1"),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cl_manifold.build import build_basis, build_stream
+from cl_manifold.build import build_stream, starting_basis
 from cl_manifold.catalog import STREAMS
 from cl_manifold.config import resolve
 
@@ -12,11 +12,14 @@ from cl_manifold.config import resolve
 def check(name: str, data_dir: Path | None) -> None:
     config = resolve([("test", {"stream.name": name})]).config
     stream = build_stream(config.stream, data_dir, config.seed)
-    basis = build_basis(config.topology, stream.topology, config.seed)
-    assert len(stream.train_stream) == len(stream.test_stream) == config.stream.contexts
+    basis = starting_basis(config, stream)
+    assert len(stream.train_stream) == len(stream.test_stream)
+    assert config.stream.contexts in (None, len(stream.train_stream))
     for experience in stream.train_stream:
-        assert basis(experience.context).shape == (basis.size,)
         assert experience.context_name
+        if stream.hidden_tasks() is None:
+            assert basis(experience.context).shape == (basis.size,)
+    assert (config.contexts.training == "given") == (stream.hidden_tasks() is None)
     assert stream.name == name
 
 

@@ -12,6 +12,8 @@ SAYS = {
     "plug_into_avalanche.py": "Top1_Acc_Stream    0.9",
     "log_any_avalanche_script.py": "test/accuracy        0.",
     "unseen_contexts.py": "never seen",
+    "context_per_sample.py": "held out",
+    "condition_on_angle.py": "never seen",
 }
 
 

@@ -1,0 +1,189 @@
+"""A plan says what the manifold itself would report, and finds the contexts without images."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cl_manifold.errors import ContextError
+from cl_manifold.geometry import (
+    Basis,
+    Bernstein,
+    Circle,
+    Codes,
+    Fourier,
+    Interval,
+    Product,
+    Simplex,
+    Vertices,
+    random_codes,
+)
+from cl_manifold.manifold import WeightManifold
+from cl_manifold.plan import PlannedTask, TopologyPlan, plan, recommend, relation
+from cl_manifold.streams import StreamOptions, TaskStream, named
+from cl_manifold.streams.contexts import STAND_INS, planned_stream
+from cl_manifold.tracking.plan_figure import plan_figure
+from tests.networks import shake, small_mlp
+
+CIRCLE = torch.tensor([[0.1], [0.5], [0.12], [0.8], [0.3]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("basis", "contexts"),
+    [
+        (Fourier(2), CIRCLE),
+        (Bernstein(3), CIRCLE),
+        (Vertices(4), torch.eye(4, dtype=torch.float64)),
+        (random_codes(3, 4, seed=0), torch.eye(4, dtype=torch.float64)),
+    ],
+)
+def test_a_plan_is_what_the_manifold_reports_with_that_information(
+    basis: Basis, contexts: torch.Tensor
+) -> None:
+    manifold = WeightManifold(small_mlp(), basis, strength=1e-3)
+    model = (manifold.layout.size, manifold.layout.blocks)
+    found = plan(contexts, basis, name="it", information=0.5, strength=1e-3, model=model)
+    for c, task in zip(contexts, found.tasks, strict=True):
+        assert task.plasticity == pytest.approx(manifold.plasticity(c), rel=1e-9)
+        assert task.overshoot == pytest.approx(max(1, manifold.overshoot(c)), rel=1e-6)
+        shake(manifold, c, 0.5)
+        assert task.stored_floats == manifold.stored_floats
+    assert found.control_points == basis.size
+    assert found.stored_ratio == manifold.stored_floats / manifold.layout.size
+
+
+def test_unrelated_tasks_with_control_points_of_their_own_are_refused_nothing() -> None:
+    codes = Codes(torch.eye(4, dtype=torch.float64))
+    free = plan(torch.eye(4, dtype=torch.float64), codes, name="codes")
+    assert [t.refused for t in free.tasks] == pytest.approx([0] * 4)
+    assert free.verdict == "roomy"
+
+
+def test_a_point_gives_each_task_the_share_of_a_running_mean() -> None:
+    """g = 1, ½, ⅓ …: w is the mean of all wishes, and task j misses (1 − 1/j)² (1 + 1/(j − 1))."""
+    point = random_codes(1, 5, seed=0)
+    found = plan(torch.eye(5, dtype=torch.float64), point, name="point", strength=1e-9)
+    expected = [0.0] + [(1 - 1 / j) ** 2 * (1 + 1 / (j - 1)) for j in (2, 3, 4, 5)]
+    assert [t.refused for t in found.tasks] == pytest.approx(expected, rel=1e-5)
+    assert found.verdict == "crowded"
+
+
+def test_a_return_to_the_same_place_is_refused_only_what_it_did_not_get_before() -> None:
+    codes = Codes(torch.eye(3, dtype=torch.float64))
+    visits = torch.eye(3, dtype=torch.float64)[[0, 1, 0, 0]]
+    found = plan(visits, codes, name="codes")
+    assert [t.refused for t in found.tasks] == pytest.approx([0] * 4, abs=1e-6)
+
+
+def test_the_plan_simulates_a_manifold_that_commits_part_of_what_is_wanted() -> None:
+    """Random wishes with the covariance of `relation`, committed one by one in a real manifold."""
+    basis, f, eps = Fourier(1), 0.5, 1e-3
+    net = torch.nn.Linear(1, 20_000, bias=False).double()
+    torch.nn.init.zeros_(net.weight)
+    manifold = WeightManifold(net, basis, strength=eps)
+    wishes = torch.linalg.cholesky(relation(Circle(), CIRCLE)) @ torch.randn(
+        5, 20_000, dtype=torch.float64
+    )
+    found = plan(CIRCLE, basis, name="", information=f, strength=eps)
+    for index, (c, wish, task) in enumerate(zip(CIRCLE, wishes, found.tasks, strict=True)):
+        now = manifold.weights(c)
+        before = WeightManifold(net, basis, strength=eps).price(c)[0]
+        gain = 1 / (1 + float(manifold.price(c)[0] - before) / f)
+        new = now + gain * (wish - now)
+        assert task.refused == pytest.approx(float((wish - new).square().mean()), rel=0.1, abs=1e-3)
+        manifold.layout.write(net, new)
+        manifold.commit(c, f)
+        assert index < 5
+
+
+def test_relations_are_correlations_of_the_space() -> None:
+    torus = Product(Circle(), Interval())
+    pair = torch.tensor([[0.1, 0.2], [0.3, 0.9], [0.1, 0.2]], dtype=torch.float64)
+    k = relation(torus, pair)
+    torch.testing.assert_close(k.diagonal(), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(k[0, 2], torch.tensor(1.0, dtype=torch.float64))
+    separate = relation(Circle(), pair[:, :1]) * relation(Interval(), pair[:, 1:])
+    torch.testing.assert_close(k, separate)
+    near = relation(Circle(), torch.tensor([[0.0], [0.05], [0.4]], dtype=torch.float64))
+    assert 1 > near[0, 1] > near[0, 2]
+    eye = torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(relation(Simplex(2), eye), eye)
+
+
+def test_more_harmonics_refuse_less() -> None:
+    contexts = torch.arange(12, dtype=torch.float64)[:, None] / 12
+    refused = [plan(contexts, Fourier(h), name="").refused for h in range(6)]
+    assert refused == sorted(refused, reverse=True)
+    assert refused[-1] < 0.01
+
+
+def made(name: str, points: int, refused: float, overshoot: float = 1.0) -> TopologyPlan:
+    first = PlannedTask((0.0,), 1.0, 0.0, 1.0, 10 * points)
+    last = PlannedTask((0.5,), 0.2, 2 * refused, overshoot, 10 * points)
+    return TopologyPlan(name, points, 10, (first, last))
+
+
+def test_the_smallest_roomy_plan_is_recommended_or_else_what_refuses_least() -> None:
+    small, right, large = made("a", 3, 0.2), made("b", 5, 0.07), made("c", 9, 0.01)
+    wild = made("d", 4, 0.05, overshoot=20.0)
+    assert [p.verdict for p in (small, right, wild)] == ["tight", "roomy", "swings"]
+    name, reason = recommend([small, large, wild, right])
+    assert name == "b"
+    assert "K = 5" in reason
+    assert "refuses 7%" in reason
+    name, reason = recommend([made("x", 1, 0.9), small])
+    assert name == "a"
+    assert "none leaves tasks free" in reason
+
+
+def test_a_first_task_gets_everything() -> None:
+    assert plan(CIRCLE[:1], Fourier(1), name="one").refused == 0
+
+
+@pytest.mark.parametrize("information", [0.0, float("inf")])
+def test_a_plan_needs_contexts_and_finite_information(information: float) -> None:
+    with pytest.raises(ValueError, match="needs contexts and a positive"):
+        plan(CIRCLE, Fourier(1), name="", information=information)
+    with pytest.raises(ValueError, match="needs contexts"):
+        plan(CIRCLE[:0], Fourier(1), name="")
+    with pytest.raises(ContextError, match="outside"):
+        plan(CIRCLE + 3, Bernstein(2), name="")
+
+
+# -- contexts without images -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [named.rotated_digits, named.noisy_digits, named.split_digits])
+def test_planned_contexts_are_those_of_the_stream(make: Callable[..., TaskStream]) -> None:
+    options = StreamOptions(contexts=5, seed=3)
+    stream = make(StreamOptions(contexts=5, seed=3, samples=20, test_samples=5))
+    found = planned_stream(make, options)
+    torch.testing.assert_close(found.contexts, stream.contexts(), rtol=0, atol=0)
+    assert found.names == tuple(e.context_name for e in stream.train_stream)
+    assert found.topology.spec() == stream.topology.spec()
+    assert (found.classes, found.input_shape) == (stream.classes, stream.input_shape)
+
+
+def test_mnist_is_planned_without_its_files() -> None:
+    found = planned_stream(named.rotated_mnist, StreamOptions(contexts=20, seed=1))
+    twin = planned_stream(named.rotated_digits, StreamOptions(contexts=20, seed=1))
+    torch.testing.assert_close(found.contexts, twin.contexts)
+    assert found.input_shape == (1, 28, 28)
+    assert {f.__name__ for f in STAND_INS} == {n for n in dir(named) if n.endswith("_mnist")} - {
+        "_mnist",
+        "load_mnist",
+    }
+
+
+def test_hidden_tasks_cannot_be_planned() -> None:
+    with pytest.raises(ContextError, match="carry no contexts"):
+        planned_stream(named.recurring_mnist, StreamOptions(contexts=12))
+
+
+def test_the_figure_has_a_line_per_topology(tmp_path: Path) -> None:
+    plans = [plan(CIRCLE, Fourier(h), name=f"circle:{h}") for h in (0, 2)]
+    figure = plan_figure(plans, "circle:2")
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    assert labels == ["circle:0 (K = 1)", "circle:2 (K = 5)"]
+    figure.savefig(tmp_path / "plan.png")
