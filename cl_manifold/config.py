@@ -92,7 +92,7 @@ class ContextsConfig:
     training: Literal["given", "inferred"] = "given"
     test: Literal["given", "inferred"] = "given"
     batch: int = 64
-    features: int = 0
+    features: int = 2000
     rule: Literal["auto", "none", "evidence", "always-grow", "never-grow", "csp"] = "auto"
     level: float = 0.05
     tolerance: float = 0.1

@@ -60,21 +60,23 @@ def accuracy_so_far(matrix: Float[ndarray, "T T"], step: int) -> float:
     return float(np.nanmean(matrix[step, : step + 1]))
 
 
-def decision_f1(decisions: Sequence[str], truths: Sequence[str]) -> float:
+def decision_f1(decisions: Sequence[str], kinds: Sequence[str]) -> float:
     """How well first visits and returns were told apart: the mean F1 of the two, in [0, 1].
 
         F1 = 2 TP / (2 TP + FP + FN),   "reuse" says return, any other decision first visit
 
-    A kind that neither occurs nor was claimed is left out. Source: van Rijsbergen 1979, ch. 7.
+    Experiences of kind "related" are left out: both answers can be right for a variant of an
+    earlier task. So is a kind that does not occur. Source: van Rijsbergen 1979, ch. 7.
 
     >>> decision_f1(["place", "grow", "reuse"], ["first", "first", "return"])
     1.0
     """
-    said = np.array([decision == "reuse" for decision in decisions])
-    true = np.array([truth == "return" for truth in truths])
+    scored = [(d, k) for d, k in zip(decisions, kinds, strict=True) if k != "related"]
+    said = np.array([decision == "reuse" for decision, _ in scored])
+    true = np.array([kind == "return" for _, kind in scored])
     scores = [
         2 * (a & b).sum() / (a.sum() + b.sum())
         for a, b in ((said, true), (~said, ~true))
-        if a.any() or b.any()
+        if b.any()
     ]
     return float(np.mean(scores))

@@ -194,10 +194,10 @@ def sentence_of(result: Mapping[str, Any], walk: Walk, done: int) -> str:
 
 def _decision_f1(walk: Walk) -> float | None:
     """None where the stream keeps no truth, or nothing is decided."""
-    truths = [r.truth for r in walk.records if r.truth is not None]
-    if not truths or not walk.manifold:
+    kinds = [r.kind for r in walk.records if r.kind is not None]
+    if not kinds or not walk.manifold:
         return None
-    return decision_f1([r.decision for r in walk.records], truths)
+    return decision_f1([r.decision for r in walk.records], kinds)
 
 
 def _evidence_metrics(record: TaskRecord) -> dict[str, float | None]:

@@ -183,6 +183,7 @@ def _record(walk: Walk, step: int, zero_shot: float | None, seconds: float) -> T
         stored_floats=stored_floats(walk.strategy, walk.network),
         seconds=seconds,
         truth=experience.truth,
+        kind=experience.hidden_kind,
         evidence=trace.evidence if trace else None,
         topologies=trace.topologies if trace else {},
     )

@@ -109,7 +109,7 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
             d["name"],
             at or "–",
             d["context_source"],
-            *(() if untold else (d["truth"],)),
+            *(() if untold else (d["kind"],)),
             d["decision"],
             *(
                 "–" if d[key] is None else f"{d[key]:.{places}f}"

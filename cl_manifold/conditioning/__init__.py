@@ -2,7 +2,7 @@
 
 from cl_manifold.conditioning.experiment import Experiment, Order, Row, Watcher, prepare, rows_of
 from cl_manifold.conditioning.lineup import System, lineup
-from cl_manifold.conditioning.pictures import Pictures, load_pictures
+from cl_manifold.conditioning.pictures import load_pictures
 from cl_manifold.conditioning.problems import PROBLEMS, Problem
 from cl_manifold.conditioning.record import ConditionResult, condition
 
@@ -11,7 +11,6 @@ __all__ = [
     "ConditionResult",
     "Experiment",
     "Order",
-    "Pictures",
     "Problem",
     "Row",
     "System",

@@ -13,7 +13,7 @@ import torch
 
 from cl_manifold.catalog import unknown
 from cl_manifold.conditioning.lineup import Build, Setting, System, chosen, parameters_of
-from cl_manifold.conditioning.pictures import Pictures, load_pictures
+from cl_manifold.conditioning.pictures import load_pictures
 from cl_manifold.conditioning.problems import PROBLEMS, Problem
 from cl_manifold.conditioning.training import (
     EvaluationSet,
@@ -25,6 +25,7 @@ from cl_manifold.conditioning.training import (
 )
 from cl_manifold.errors import ConfigError
 from cl_manifold.networks import cnn, mlp
+from cl_manifold.streams import ImageSet
 
 
 @final
@@ -94,7 +95,7 @@ class Experiment:
 
     order: Order
     problem: Problem
-    pictures: Pictures
+    pictures: ImageSet
     size: Size
     setting: Setting
     systems: Sequence[System]

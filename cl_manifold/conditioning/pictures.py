@@ -1,21 +1,19 @@
 """Images for experiments on conditioning: digits, MNIST, CIFAR-10, or a folder of one's own."""
 
-import hashlib
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
 from cl_manifold.catalog import unknown
 from cl_manifold.errors import ConfigError, DataError
-from cl_manifold.streams import load_digits, load_mnist
+from cl_manifold.streams import ImageSet, load_digits, load_mnist
+from cl_manifold.streams.images import validation_split
 
 SIZE = 32
 """Height and width to which images of a folder are resized."""
@@ -24,55 +22,7 @@ SETS = ("digits", "mnist", "cifar10", "images:DIR")
 HOLDOUTS = ("test", "validation")
 
 
-@final
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """Images with values 0..255 and their classes, divided into a training and a test part.
-
-    Attributes:
-        name: what people call the set, for example "mnist".
-        train_x: training images.
-        train_y: their classes, counted from 0.
-        test_x: test images.
-        test_y: their classes.
-    """
-
-    name: str
-    train_x: UInt8[Tensor, "N C H W"]
-    train_y: Int64[Tensor, " N"]
-    test_x: UInt8[Tensor, "M C H W"]
-    test_y: Int64[Tensor, " M"]
-
-    @cached_property
-    def digest(self) -> str:
-        """The first 12 hexadecimal digits of the SHA-256 of all images and classes."""
-        state = hashlib.sha256()
-        for tensor in (self.train_x, self.train_y, self.test_x, self.test_y):
-            state.update(str(tuple(tensor.shape)).encode())
-            state.update(tensor.contiguous().numpy().tobytes())
-        return state.hexdigest()[:12]
-
-    @cached_property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(self.train_y.max()) + 1
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Channels, height and width of one image."""
-        return tuple(self.train_x.shape[1:])
-
-    @cached_property
-    def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training pixels, scaled to [0, 1]."""
-        share = torch.bincount(self.train_x.flatten(), minlength=256).double()
-        share /= share.sum()
-        value = torch.arange(256, dtype=torch.float64) / 255
-        mean = (share * value).sum()
-        return mean.item(), (share * (value - mean).square()).sum().sqrt().item()
-
-
-def load_pictures(data: str, data_dir: Path | None, holdout: str = "test") -> Pictures:
+def load_pictures(data: str, data_dir: Path | None, holdout: str = "test") -> ImageSet:
     """The images that `data` names.
 
     Args:
@@ -92,10 +42,9 @@ def load_pictures(data: str, data_dir: Path | None, holdout: str = "test") -> Pi
         )
     kind, _, place = data.partition(":")
     if kind == "digits" and not place:
-        found = load_digits()
-        pictures = _from_parts("digits", found)
+        pictures = load_digits()
     elif kind == "mnist" and not place:
-        pictures = _from_parts("mnist", load_mnist(_needed(data_dir, "MNIST/raw")))
+        pictures = load_mnist(_needed(data_dir, "MNIST/raw"))
     elif kind == "cifar10" and not place:
         pictures = load_cifar10(_needed(data_dir, "cifar-10-batches-py"))
     elif kind == "images":
@@ -105,7 +54,7 @@ def load_pictures(data: str, data_dir: Path | None, holdout: str = "test") -> Pi
     return _validation(pictures) if holdout == "validation" else pictures
 
 
-def load_cifar10(data_dir: Path) -> Pictures:
+def load_cifar10(data_dir: Path) -> ImageSet:
     """CIFAR-10 from torchvision's layout, `<data_dir>/cifar-10-batches-py`; never fetches it.
 
     Raises:
@@ -120,10 +69,10 @@ def load_cifar10(data_dir: Path) -> Pictures:
             "there (torchvision's layout), name another folder with --data-dir, or give a folder "
             "of images with --data images:DIR"
         ) from error
-    return Pictures("cifar10", *_tensors(train), *_tensors(test))
+    return ImageSet("cifar10", *_tensors(train), *_tensors(test))
 
 
-def load_folder(folder: Path) -> Pictures:
+def load_folder(folder: Path) -> ImageSet:
     """Images from DIR/class/*.png or *.jpg, in colour, resized to 32×32.
 
     Where DIR has the folders `train` and `test`, each with a folder per class, they are the parts;
@@ -153,7 +102,7 @@ def load_folder(folder: Path) -> Pictures:
                 f"a class in {folder} has no {part} image; give every class at least 4 images, or "
                 "folders train/ and test/ with images of every class"
             )
-    return Pictures(folder.resolve().name, *_read(files[0]), *_read(files[1]))
+    return ImageSet(folder.resolve().name, *_read(files[0]), *_read(files[1]))
 
 
 def _classes(folder: Path) -> list[str]:
@@ -198,10 +147,6 @@ def _pixels(file: Path) -> Any:
     return np.asarray(resized)
 
 
-def _from_parts(name: str, found: Any) -> Pictures:
-    return Pictures(name, found.train_x, found.train_y, found.test_x, found.test_y)
-
-
 def _tensors(dataset: CIFAR10) -> tuple[Tensor, Tensor]:
     return torch.tensor(dataset.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(
         dataset.targets
@@ -217,11 +162,8 @@ def _needed(data_dir: Path | None, what: str) -> Path:
     return data_dir
 
 
-def _validation(pictures: Pictures) -> Pictures:
-    """A quarter of the training images, at most 10,000, drawn once and for all, as test part."""
-    total = len(pictures.train_x)
-    order = torch.randperm(total, generator=torch.Generator().manual_seed(0))
-    count = min(10_000, total // 4)
-    held_out, kept = order[:count].sort().values, order[count:].sort().values
-    x, y = pictures.train_x, pictures.train_y
-    return Pictures(f"{pictures.name}-validation", x[kept], y[kept], x[held_out], y[held_out])
+def _validation(images: ImageSet) -> ImageSet:
+    """A quarter of the training images as test part; shuffled first, as folders come by class."""
+    order = torch.randperm(len(images.train_x), generator=torch.Generator().manual_seed(0))
+    mixed = replace(images, train_x=images.train_x[order], train_y=images.train_y[order])
+    return validation_split(mixed)

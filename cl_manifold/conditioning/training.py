@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float32, Float64, Int64, UInt8
 from torch import Tensor, nn
 
-from cl_manifold.conditioning.pictures import Pictures
 from cl_manifold.conditioning.problems import Problem, draw, evaluation_contexts, in_range
 from cl_manifold.errors import TrainingError
+from cl_manifold.streams import ImageSet
 
 REPORTS = 20
 """How often training reports how far it is."""
@@ -69,7 +69,7 @@ def normalised(
 
 
 def batches(
-    problem: Problem, pictures: Pictures, steps: int, batch_size: int, seed: int
+    problem: Problem, pictures: ImageSet, steps: int, batch_size: int, seed: int
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Images normalised, classes and contexts of each step; images drawn with replacement."""
     generator = torch.Generator().manual_seed(seed)
@@ -82,7 +82,7 @@ def batches(
 
 
 @torch.no_grad()
-def evaluation_set(problem: Problem, pictures: Pictures, per_context: int) -> EvaluationSet:
+def evaluation_set(problem: Problem, pictures: ImageSet, per_context: int) -> EvaluationSet:
     """The test images at every tested context, the same for all systems and seeds.
 
     Each context takes the next `per_context` test images in a fixed random order, or all there are.

@@ -21,8 +21,9 @@ class ByEvidence:
     """Reuse what fits, place what can be learned without harm, grow for the rest.
 
     * A task that is no worse off at a coordinate than the finished task there has come back: a
-      test with error rate `level` on returns. Reuse a visited coordinate then, and one between
-      visited coordinates if a short training does not surely gain anything; else place there.
+      test with error rate `level` on returns. Reuse a visited coordinate then. Reuse one between
+      visited coordinates if besides its loss is not the higher one and a short training does not
+      surely gain anything; else place there, because a test that finds no difference is no proof.
     * Grow for any other task if the price keeps a short training from what it reaches without it
       by more than `tolerance`, or if committing what was trained would change more than a share
       `drift` of the predictions at an earlier context.
@@ -54,7 +55,8 @@ class ByEvidence:
         if evidence.drift is None:
             return None
         if returned:
-            return "reuse" if _at_most(evidence.gain, 0.0) else "place"
+            as_good = evidence.zero_shot_loss <= evidence.reference_loss
+            return "reuse" if as_good and _at_most(evidence.gain, 0.0) else "place"
         harmless = max(evidence.drift, evidence.commit_drift or 0.0) <= self.drift
         if evidence.can_grow and not (harmless and _at_most(evidence.shortfall, self.tolerance)):
             return "grow"

@@ -26,6 +26,7 @@ class TaskRecord:
         stored_floats: everything kept between tasks, in units of 32 bits.
         seconds: wall time of training, decision and commit included, evaluation excluded.
         truth: "first" or "return" where the stream knows it; for scoring only.
+        kind: "first", "return" or "related" (a variant of an earlier task), likewise.
         evidence: why it was decided so, where a rule decided; None for a first experience.
         topologies: evidence of each topology after the task in nats per weight, where watched.
     """
@@ -44,6 +45,7 @@ class TaskRecord:
     stored_floats: int
     seconds: float
     truth: str | None = None
+    kind: str | None = None
     evidence: Evidence | None = None
     topologies: Mapping[str, float] = field(default_factory=dict)
 

@@ -19,7 +19,11 @@ def return_test(
 ) -> float:
     """The p-value of the hypothesis that a task has come back, against: its loss is higher.
 
-        t = mean(new) − mean(reference),   p = (1 + #{t_π ≥ t}) / (1 + permutations)
+        e = 1 − exp(−loss) = 1 − p(y|x)
+        t = mean(e_new) − mean(e_reference),   p = (1 + #{t_π ≥ t}) / (1 + permutations)
+
+    Losses have heavy tails, in which a mean of few drowns; the probability e that the network gives
+    to wrong answers is bounded.
 
     When the same task returns and its weights have not moved, held-out losses of both visits are
     exchangeable, so p ≤ α happens in at most a share α of all returns, whatever the distribution
@@ -38,7 +42,7 @@ def return_test(
             f"the return test got {len(new)} new and {len(reference)} reference losses, "
             "but needs at least one of each"
         )
-    pooled = torch.cat([new, reference]).double()
+    pooled = -torch.expm1(-torch.cat([new, reference]).double())
     count, total = len(new), float(pooled.sum())
 
     def difference(sums: Tensor) -> Tensor:

@@ -43,9 +43,9 @@ class ImageSet:
     """
 
     name: str
-    train_x: UInt8[Tensor, "N 1 H W"]
+    train_x: UInt8[Tensor, "N C H W"]
     train_y: Int64[Tensor, " N"]
-    test_x: UInt8[Tensor, "M 1 H W"]
+    test_x: UInt8[Tensor, "M C H W"]
     test_y: Int64[Tensor, " M"]
 
     @cached_property

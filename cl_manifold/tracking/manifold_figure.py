@@ -144,7 +144,7 @@ def _draw_weights(axes: Axes, topology: Topology, projection: WeightProjection) 
     axes.margins(0.12)
     share = sum(projection.shares)
     axes.set_title(
-        f"their weights, two main directions ({share:.0%} of the variance)",
+        f"their weights, two main directions ({share:.0%})",
         fontsize=11,
         color=SOFT,
         pad=10,

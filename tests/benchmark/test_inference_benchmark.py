@@ -3,7 +3,7 @@
     export CL_MANIFOLD_DATA_DIR=data
     python -m pytest -m benchmark tests/benchmark/test_inference_benchmark.py -s
 
-Takes about six minutes on two cores. Settings were chosen on validation images with seed 0
+Takes about 25 minutes on two busy cores. Settings were chosen on validation images with seed 0
 (CL_MANIFOLD_BENCHMARK_HOLDOUT=validation); the table is on test images.
 """
 

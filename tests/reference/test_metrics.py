@@ -63,3 +63,17 @@ def test_a_single_experience_transfers_nothing() -> None:
     assert metrics.backward_transfer(one) == 0
     assert metrics.forgetting(one) == 0
     assert metrics.forward_transfer(one, np.array([0.1])) == 0
+
+
+def test_decision_f1_against_sklearn() -> None:
+    from sklearn.metrics import f1_score
+
+    kinds = ["first", "first", "return", "return", "related", "first", "return"]
+    decisions = ["place", "reuse", "reuse", "grow", "reuse", "grow", "reuse"]
+    said = [d == "reuse" for d, k in zip(decisions, kinds, strict=True) if k != "related"]
+    true = [k == "return" for k in kinds if k != "related"]
+    assert metrics.decision_f1(decisions, kinds) == pytest.approx(
+        f1_score(true, said, average="macro")
+    )
+    assert metrics.decision_f1(["place", "grow"], ["first", "first"]) == 1.0
+    assert metrics.decision_f1(["place", "reuse"], ["first", "first"]) == pytest.approx(2 / 3)

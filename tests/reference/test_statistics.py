@@ -19,7 +19,7 @@ def test_p_value_is_that_of_scipy(seed: int, shift: float) -> None:
     new, reference = draw(seed, 60, shift), draw(seed + 100, 40)
     ours = return_test(new, reference, torch.Generator().manual_seed(seed), permutations=20_000)
     theirs = stats.permutation_test(
-        (new.numpy(), reference.numpy()),
+        (1 - np.exp(-new.numpy()), 1 - np.exp(-reference.numpy())),
         lambda a, b, axis: a.mean(axis) - b.mean(axis),
         alternative="greater",
         n_resamples=20_000,
@@ -30,7 +30,7 @@ def test_p_value_is_that_of_scipy(seed: int, shift: float) -> None:
 
 
 def test_exact_where_all_permutations_are_known() -> None:
-    # of the 6 ways to choose 2 of (3, 4 | 1, 2) only one has a mean difference of 2
+    # of the 6 ways to choose 2 of (3, 4 | 1, 2) only one has the largest mean difference
     generator = torch.Generator().manual_seed(0)
     p = return_test(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]), generator, 50_000)
     assert p == pytest.approx(1 / 6, abs=0.01)
@@ -54,6 +54,13 @@ def test_power_against_another_task() -> None:
         return_test(draw(i, 40, 0.3), draw(i + 500, 40), generator, 199) <= 0.05 for i in range(100)
     )
     assert found >= 95
+
+
+def test_one_large_reference_loss_hides_nothing() -> None:
+    new = torch.full((20,), 2.3)
+    reference = torch.cat([torch.full((18,), 0.2), torch.tensor([12.0, 14.0])])
+    assert float(reference.mean()) > 1.4
+    assert return_test(new, reference, torch.Generator().manual_seed(0)) < 0.01
 
 
 def test_equal_losses_are_a_return() -> None:

@@ -13,20 +13,19 @@ from cl_manifold.conditioning.experiment import Order, Row, prepare, ranges, row
 from cl_manifold.conditioning.figure import accuracy_figure, along
 from cl_manifold.conditioning.findings import sentences
 from cl_manifold.conditioning.lineup import System
-from cl_manifold.conditioning.pictures import Pictures
 from cl_manifold.conditioning.problems import PROBLEMS, evaluation_contexts, in_range
 from cl_manifold.conditioning.training import accuracies, batches, evaluation_set, train
 from cl_manifold.errors import ConfigError, TrainingError
-from cl_manifold.streams import rotate
+from cl_manifold.streams import ImageSet, rotate
 
 ROTATION = PROBLEMS["rotation"]
 
 
-def pictures(count: int = 40) -> Pictures:
+def pictures(count: int = 40) -> ImageSet:
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(0, 256, (2 * count, 1, 6, 6), generator=generator, dtype=torch.uint8)
     y = torch.randint(0, 3, (2 * count,), generator=generator)
-    return Pictures("made", x[:count], y[:count], x[count:], y[count:])
+    return ImageSet("made", x[:count], y[:count], x[count:], y[count:])
 
 
 class Silence:

@@ -46,6 +46,8 @@ PROBED = replace(
         ({"p_value": 0.4, "visited": False}, "place"),
         ({"p_value": 0.4, "visited": False, "gain": -0.01}, "reuse"),
         ({"visited": False, "gain": -0.01}, "place"),
+        ({"p_value": 0.4, "visited": False, "gain": -0.01, "zero_shot_loss": 0.21}, "place"),
+        ({"p_value": 0.4, "visited": False, "drift": 0.9}, "place"),
         ({}, "place"),
         ({"shortfall": 0.11}, "grow"),
         ({"drift": 0.16}, "grow"),

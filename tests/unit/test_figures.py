@@ -237,7 +237,7 @@ def test_the_projected_weights_close_on_a_circle_and_carry_the_dots() -> None:
     [line] = [item for item in axes.collections if isinstance(item, LineCollection)]
     np.testing.assert_allclose(line.get_segments()[-1], [curve[-1], curve[0]])
     np.testing.assert_allclose(texts(axes)["1"], curve[2])
-    assert axes.get_title() == "their weights, two main directions (95% of the variance)"
+    assert axes.get_title() == "their weights, two main directions (95%)"
 
 
 def test_the_curve_of_an_interval_stays_open() -> None:
