@@ -11,7 +11,7 @@ from torch import Tensor
 from cl_manifold.contexts.decisions import ByEvidence, Rule
 from cl_manifold.contexts.evidence import Decision, Evidence
 from cl_manifold.contexts.policies import InferredContext
-from cl_manifold.contexts.statistics import assured_difference, return_test
+from cl_manifold.contexts.statistics import assured_difference, doubt, return_test
 from cl_manifold.contexts.sweep import logits_at, logits_with, refine, spread
 from cl_manifold.errors import ContextError, context_text
 from cl_manifold.geometry import Simplex, Vertices
@@ -142,7 +142,7 @@ class Decider:
             zero_shot_loss=float(here.mean()),
             zero_shot_acc=float((logits.argmax(-1) == support.y).float().mean()),
             reference_loss=float(reference.losses.mean()),
-            p_value=return_test(here.cpu(), reference.losses, self._generator),
+            p_value=return_test(doubt(here.cpu()), doubt(reference.losses), self._generator),
             plasticity=manifold.plasticity(context),
             overshoot=manifold.overshoot(context),
             can_grow=self._can_grow(manifold),

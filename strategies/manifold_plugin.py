@@ -45,11 +45,13 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
 
     Minimises ℓ(w) + (λ/2) Σ_blocks κ ‖w − w(c)‖² for each experience, then commits.
 
-    Reads at test time: the context of each evaluated experience. Stores between experiences: the
-    control points and small covariances (`manifold.stored_floats`), no samples.
+    Reads at test time: the context of each evaluated experience, or with `testing` its inputs.
+    Stores between experiences: the control points and small covariances, losses of held-out
+    samples where decisions are made, an encoder's moments where contexts are inferred; no samples.
 
     Attributes:
         manifold: the weight manifold; None before the first training experience.
+        memory: the coordinate of every experience, and losses that decisions compare with.
         traces: one record per training experience.
     """
 

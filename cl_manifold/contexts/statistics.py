@@ -11,38 +11,42 @@ ONE_SIDED_5 = 1.645
 """The standard normal's 95 % quantile."""
 
 
+def doubt(losses: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """The probability given to wrong answers, 1 − p(y|x) = 1 − exp(−loss).
+
+    Losses have heavy tails, in which a mean of few drowns; this is bounded.
+    """
+    return -torch.expm1(-losses)
+
+
 def return_test(
     new: Float[Tensor, " n"],
     reference: Float[Tensor, " m"],
     generator: torch.Generator,
     permutations: int = PERMUTATIONS,
 ) -> float:
-    """The p-value of the hypothesis that a task has come back, against: its loss is higher.
+    """The p-value of the hypothesis that a task has come back, against: its values are higher.
 
-        e = 1 − exp(−loss) = 1 − p(y|x)
-        t = mean(e_new) − mean(e_reference),   p = (1 + #{t_π ≥ t}) / (1 + permutations)
+        t = mean(new) − mean(reference),   p = (1 + #{t_π ≥ t}) / (1 + permutations)
 
-    Losses have heavy tails, in which a mean of few drowns; the probability e that the network gives
-    to wrong answers is bounded.
-
-    When the same task returns and its weights have not moved, held-out losses of both visits are
-    exchangeable, so p ≤ α happens in at most a share α of all returns, whatever the distribution
-    of losses and however few samples there are.
+    When the same task returns and its weights have not moved, held-out values of both visits are
+    exchangeable, so p ≤ α happens in at most a share α of all returns, whatever their distribution
+    and however few samples there are.
 
     Source: the permutation test, Pitman 1937; p-values of Phipson and Smyth 2010, eq. 2.
 
     Args:
-        new: losses of the new support at the coordinate.
-        reference: held-out losses of the finished task there.
+        new: values of the new samples, such as `doubt` at the coordinate.
+        reference: held-out values of the finished task there.
         generator: of the permutations.
         permutations: how many are drawn.
     """
     if len(new) == 0 or len(reference) == 0:
         raise ValueError(
-            f"the return test got {len(new)} new and {len(reference)} reference losses, "
+            f"the return test got {len(new)} new and {len(reference)} reference values, "
             "but needs at least one of each"
         )
-    pooled = -torch.expm1(-torch.cat([new, reference]).double())
+    pooled = torch.cat([new, reference]).double()
     count, total = len(new), float(pooled.sum())
 
     def difference(sums: Tensor) -> Tensor:
