@@ -278,9 +278,7 @@ def naive(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Na
 
 def ewc(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
     """Avalanche's EWC with one running penalty."""
-    penalty = EWCPlugin(
-        config.strategy.ewc_lambda, mode="online", decay_factor=config.strategy.ewc_decay
-    )
+    penalty = EWCPlugin(config.strategy.penalty, mode="online", decay_factor=config.strategy.decay)
     template["plugins"].append(penalty)
     return Naive(**template)
 

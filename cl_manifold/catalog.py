@@ -21,11 +21,15 @@ class Item:
         summary: one line for people.
         target: `module:object` that builds it.
         defaults: configuration values that differ from the general defaults, by "section.key".
+        source: where the method was published, or whose code it is; empty where it is our own.
+        grid: values that `compare --tune` tries, by "section.key".
     """
 
     summary: str
     target: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 _DIGITS = {"training.epochs": 10, "training.batch_size": 16, "strategy.price": 100.0}

@@ -1,8 +1,8 @@
 """The configuration of a run: every value, its type, and where it came from.
 
 Sections and keys are the fields of the dataclasses below. Values come in layers, later ones win:
-defaults, the stream's defaults, a TOML file, the environment (CL_MANIFOLD_SECTION_KEY), the command
-line. Unknown keys are errors in every layer.
+defaults, the stream's and the strategy's defaults, a TOML file, the environment
+(CL_MANIFOLD_SECTION_KEY), the command line. Unknown keys are errors in every layer.
 """
 
 import tomllib
@@ -53,8 +53,8 @@ class StrategyConfig:
     blocks: Literal["tensor", "row", "weight"] = "tensor"
     protection: Literal["fisher", "exact"] = "fisher"
     information_samples: int = 256
-    ewc_lambda: float = 1000.0
-    ewc_decay: float = 1.0
+    penalty: float = 1000.0
+    decay: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ LOWEST: Mapping[str, float] = {
     "topology.degree": 0,
     "topology.size": 1,
     "strategy.price": 0,
-    "strategy.ewc_lambda": 0,
+    "strategy.penalty": 0,
     "strategy.information_samples": 1,
     "training.epochs": 1,
     "training.batch_size": 1,
@@ -191,7 +191,7 @@ def flat(config: RunConfig) -> dict[str, Any]:
 def resolve(layers: list[tuple[str, Values]]) -> Resolved:
     """Merge layers of (source, values), later ones winning, over the defaults.
 
-    The name of the stream is settled first, because a stream brings defaults of its own.
+    The names of stream and strategy are settled first, because both bring defaults of their own.
 
     Raises:
         ConfigError: an unknown key, name or a value of the wrong type or range.
@@ -203,17 +203,23 @@ def resolve(layers: list[tuple[str, Values]]) -> Resolved:
                 raise ConfigError(f"{unknown('key', key, types)} (from {source})")
     values = flat(RunConfig())
     sources = dict.fromkeys(values, "default")
-    named = [layer["stream.name"] for _, layer in layers if "stream.name" in layer]
-    stream = str(named[-1]) if named else RunConfig().stream.name
-    own = lookup("stream", STREAMS, stream).defaults
-    for source, layer in [(f"default of {stream}", own), *layers]:
+    stream, strategy = (_named(key, layers, values) for key in ("stream.name", "strategy.name"))
+    own = [
+        (f"default of {stream}", lookup("stream", STREAMS, stream).defaults),
+        (f"default of {strategy}", lookup("strategy", STRATEGIES, strategy).defaults),
+    ]
+    for source, layer in [*own, *layers]:
         for key, value in layer.items():
             values[key] = parse(key, value, types[key])
             sources[key] = source
-    lookup("strategy", STRATEGIES, values["strategy.name"])
     lookup("topology", TOPOLOGIES, values["topology.kind"])
     _check_ranges(values)
     return Resolved(_assemble(values), sources)
+
+
+def _named(key: str, layers: list[tuple[str, Values]], values: Values) -> str:
+    """The last value of a key that every layer may set."""
+    return str(next((layer[key] for _, layer in reversed(layers) if key in layer), values[key]))
 
 
 def _assemble(values: dict[str, Any]) -> RunConfig:

@@ -63,14 +63,14 @@ def test_variables_have_short_and_long_names() -> None:
     found = from_environment(
         {
             "CL_MANIFOLD_STRATEGY": "naive",
-            "CL_MANIFOLD_STRATEGY_EWC_LAMBDA": "3",
+            "CL_MANIFOLD_STRATEGY_PENALTY": "3",
             "CL_MANIFOLD_DATA_DIR": "data",
             "HOME": "elsewhere",
         }
     )
     assert found == {
         "strategy.name": "naive",
-        "strategy.ewc_lambda": "3",
+        "strategy.penalty": "3",
         "data_dir": "data",
     }
 

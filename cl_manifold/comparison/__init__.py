@@ -1,0 +1,1 @@
+"""Comparisons: several strategies and seeds on one stream, one table."""
