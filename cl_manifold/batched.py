@@ -16,6 +16,7 @@ Source: Benjamin et al., Walking the Weight Manifold (arXiv 2505.22994), basis-p
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -24,6 +25,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+AT_ONCE = 64
+"""Samples that a convolution on a CPU takes at once, so that K copies of its output stay small.
+
+Peak memory and time both fall against whole batches of 256 (test_module_benchmark.py).
+"""
 CONVOLUTIONS = {1: torch.conv1d, 2: torch.conv2d, 3: torch.conv3d}
 
 
@@ -41,8 +47,10 @@ def assemble(
     phi: Float[Tensor, "*batch K"], points: Float[Tensor, "K ..."]
 ) -> Float[Tensor, "..."]:
     """The weights Σ_k φ_k P_k of each context, shape (*batch, *shape); not subject to autocast."""
-    with torch.autocast(points.device.type, enabled=False):
-        return (phi.to(points.dtype) @ points.flatten(1)).unflatten(-1, points.shape[1:])
+    kind = points.device.type
+    with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+        mixed = phi.to(points.dtype) @ points.flatten(1)
+    return mixed.view(phi.shape[:-1] + points.shape[1:])
 
 
 def combine(
@@ -73,10 +81,15 @@ def convolution(
 ) -> Float[Tensor, "B out *size1"]:
     """y_b = Σ_k φ_bk (W_k ∗ x_b + β_k), in the order that costs least."""
     if _mixing_pays(x, weight, window):
-        return _kernels_first(x, phi, weight, bias, window)
-    if x.shape[1] * prod(window.stride) < weight.shape[1]:
-        return _samples_first(x, phi, weight, bias, window)
-    return _stack_first(x, phi, weight, bias, window)
+        run = _kernels_first
+    elif x.shape[1] * prod(window.stride) < weight.shape[1]:
+        run = _samples_first
+    else:
+        run = _stack_first
+    if x.device.type != "cpu" or len(x) <= AT_ONCE:
+        return run(x, phi, weight, bias, window)
+    parts = zip(x.split(AT_ONCE), phi.split(AT_ONCE), strict=True)
+    return torch.cat([run(part, of_part, weight, bias, window) for part, of_part in parts])
 
 
 def _mixing_pays(x: Tensor, weight: Tensor, window: Window) -> bool:

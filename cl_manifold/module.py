@@ -134,7 +134,8 @@ class ManifoldModule(nn.Module):
 
     def _weights(self, phi: Tensor) -> dict[str, Tensor]:
         phi, points = self._augmented(phi)
-        made = {id(p): assemble(phi, p) for p in points.values()}
+        of_dtype = {p.dtype: phi.to(p.dtype) for p in points.values()}
+        made = {id(p): assemble(of_dtype[p.dtype], p) for p in points.values()}
         return {name: made[id(p)] for name, p in points.items()}
 
     def _augmented(self, phi: Tensor) -> tuple[Tensor, Points]:

@@ -1,7 +1,8 @@
 """What a context per sample costs beside the plain network and beside weights per sample.
 
-A step is forward and backward of one batch of 256. The variants take turns in one process on one
-thread; times are those of the processor, ratios are medians over pairs of neighbouring steps.
+A step is forward and backward of one batch of 256. Two variants at a time take turns in one
+process on one thread; times are those of the processor, ratios are medians over pairs of
+neighbouring steps.
 """
 
 import time
@@ -82,26 +83,26 @@ def test_cost_of_contexts(name: str, size: int) -> None:
         nn.functional.cross_entropy(run(), y).backward()
         return time.process_time() - start
 
-    times: dict[str, list[float]] = {system: [] for system in systems}
-    for round_ in range(ROUNDS[name] + 1):
-        for system, run in systems.items():
-            seconds = step(run)
-            if round_:
-                times[system].append(seconds)
+    def paired(system: str) -> tuple[list[float], list[float]]:
+        """Seconds of the plain network and of a system, taking turns; the first pair warms up."""
+        pairs = [(step(systems["plain"]), step(systems[system])) for _ in range(ROUNDS[name] + 1)]
+        return [a for a, _ in pairs[1:]], [b for _, b in pairs[1:]]
 
-    def ratio(system: str) -> float:
-        return median(a / b for a, b in zip(times[system], times["plain"], strict=True))
+    def ratio(pair: tuple[list[float], list[float]]) -> float:
+        return median(b / a for a, b in zip(*pair, strict=True))
 
+    shared, sampled = paired("one context"), paired("context per sample")
     slow = median(step(lambda: mixed_weights(net, manifold, x, c)) for _ in range(2))
-    ours = median(times["context per sample"])
+    ours, plain = median(sampled[1]), median(sampled[0])
     model, width = sum(p.numel() for p in net.parameters()), widest(net, x)
     net.zero_grad()
     manifold.zero_grad()
     peak = peak_bytes(lambda: step(systems["context per sample"])) / 4 + size * model
     print(
-        f"\n{name}, K = {size}: plain {median(times['plain']) * 1e3:.1f} ms; one context "
-        f"{ratio('one context'):.2f}× (allowed 1.10); context per sample "
-        f"{ratio('context per sample') / size:.2f} K× (allowed 1.25), {slow / ours:.0f}× faster "
-        f"than vmap (needed {10 if name == 'mlp' else 4}); peak memory with control points "
+        f"\n{name}, K = {size}: plain {plain * 1e3:.1f} ms; one context "
+        f"{ratio(shared):.2f}× (allowed 1.10); context per sample "
+        f"{ratio(sampled) / size:.2f} K× (allowed 1.25), {slow / ours:.0f}× faster "
+        f"than vmap (needed {10 if name == 'mlp' else 4}), which takes "
+        f"{slow / plain:.1f}× plain; peak memory with control points "
         f"{peak / (size * (model + width)):.2f} K (model + widest layer) (allowed 2)"
     )

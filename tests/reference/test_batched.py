@@ -223,6 +223,16 @@ def test_all_orders_of_a_convolution_agree(stride: int, groups: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
+def test_convolutions_of_more_samples_than_are_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batched, "AT_ONCE", 3)  # of four samples
+    for name in ("conv2d", "conv2d that narrows"):
+        make, shape = LAYERS[name]
+        net = make().double()
+        agree(net, inputs(net, shape, torch.float64), Fourier(1), 1e-10)
+
+
 @pytest.mark.parametrize("name", ["conv2d with everything", "network", "tied weights"])
 def test_one_context_for_the_batch_equals_that_context_for_each(name: str) -> None:
     make, shape = LAYERS[name]
