@@ -37,5 +37,5 @@ clean:  ## remove the environment and caches; runs in mlruns/ stay
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cl-manifold needs Python 3.11 or newer; run make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]' --config-settings editable_mode=compat
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]' --config-settings editable_mode=compat
 	touch $@

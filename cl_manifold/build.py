@@ -1,14 +1,13 @@
 """From a configuration to objects: stream, basis, network, strategy."""
 
-from collections.abc import Sequence
-from math import prod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import EvaluationPlugin, EWCPlugin
-from avalanche.training.supervised import JointTraining, Naive
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.supervised import Naive
 from torch import nn
 
 from cl_manifold.catalog import STRATEGIES, STREAMS, TOPOLOGIES, load, lookup
@@ -35,6 +34,8 @@ from cl_manifold.geometry import (
 from cl_manifold.information import ExactInformation, FisherInformation
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import (
+    ActiveOutputs,
+    ActiveOutputsPlugin,
     DecisionOptions,
     FreshOptimizerPlugin,
     InferredTesting,
@@ -158,6 +159,9 @@ def _advice(space: Topology) -> str:
 
 # -- networks and strategies ---------------------------------------------------------------------
 
+OPTIMIZERS: Mapping[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+"""By training.optimizer; called with parameters and learning rate."""
+
 
 def build_network(config: RunConfig, stream: TaskStream) -> nn.Sequential:
     """The network, initialised from the seed."""
@@ -181,10 +185,14 @@ def build_strategy(
     training = config.training
     shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(), FreshOptimizerPlugin()]
     shared += [LinearDecayPlugin()] if training.decay else []
+    criterion: nn.Module = nn.CrossEntropyLoss()
+    if stream.groups is not None:
+        criterion = outputs = ActiveOutputs(criterion, stream.groups)
+        shared.append(ActiveOutputsPlugin(outputs))
     template: dict[str, Any] = {
         "model": network,
-        "optimizer": torch.optim.Adam(network.parameters(), lr=training.learning_rate),
-        "criterion": nn.CrossEntropyLoss(),
+        "optimizer": OPTIMIZERS[training.optimizer](network.parameters(), training.learning_rate),
+        "criterion": criterion,
         "train_mb_size": training.batch_size,
         "train_epochs": training.epochs,
         "eval_mb_size": 1024,
@@ -269,34 +277,3 @@ def build_deciding(config: RunConfig) -> DecisionOptions | None:
         chosen.max_control_points,
         config.seed,
     )
-
-
-def naive(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
-    """Fine-tuning."""
-    return Naive(**template)
-
-
-def ewc(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> Naive:
-    """Avalanche's EWC with one running penalty."""
-    penalty = EWCPlugin(config.strategy.penalty, mode="online", decay_factor=config.strategy.decay)
-    template["plugins"].append(penalty)
-    return Naive(**template)
-
-
-def joint(config: RunConfig, stream: TaskStream, template: dict[str, Any]) -> JointTraining:
-    """Everything at once: trained by one call on the whole stream."""
-    return JointTraining(**template)
-
-
-def stored_floats(strategy: Any, network: nn.Module) -> int:
-    """What a strategy keeps between experiences, in units of 32 bits.
-
-    A weight manifold counts itself; EWC keeps weights and importances; others keep the network.
-    """
-    size = sum(prod(p.shape) for p in network.parameters())
-    for plugin in strategy.plugins:
-        if isinstance(plugin, WeightManifoldPlugin):
-            return plugin.stored_floats or size
-        if isinstance(plugin, EWCPlugin):
-            return 2 * size
-    return size

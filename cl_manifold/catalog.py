@@ -44,6 +44,27 @@ _HIDDEN = {
 _UNTOLD = {"contexts.test": "inferred", "contexts.features": 1000}
 _SPLIT = {"topology.kind": "simplex", "strategy.strength": 1e-7}
 
+# published settings: all images there are, a constant rate
+_PUBLISHED = {"stream.samples": None, "stream.test_samples": None, "training.decay": False}
+_SMALL_SGD = {"training.optimizer": "sgd", "training.hidden": (100, 100)}
+_SGD_10 = {"training.epochs": 5, "training.batch_size": 10, "training.learning_rate": 0.01}
+_SGD_128 = {"training.epochs": 1, "training.batch_size": 128, "training.learning_rate": 0.2}
+# 21 epochs of about 12,000 images in batches of 128 are about the 2,000 published steps; they end
+# so confident that Fisher information is next to nothing, so that tasks are protected exactly
+_ADAM_128 = {
+    "strategy.protection": "exact",
+    "stream.contexts": 5,
+    "stream.order": "sorted",
+    "training.hidden": (400, 400),
+    "training.epochs": 21,
+    "training.batch_size": 128,
+}
+_GPM = _PUBLISHED | _SMALL_SGD | _SGD_10
+_MAMMOTH = _PUBLISHED | _SMALL_SGD | _SGD_128
+_SCENARIO = _PUBLISHED | _SPLIT | _ADAM_128
+_FEW = {"contexts.features": 300}
+_SINGLE = {"contexts.test": "inferred", "contexts.batch": 1, "contexts.features": 2000}
+
 STREAMS: Mapping[str, Item] = {
     "rotated-digits": Item(
         "scikit-learn digits, 16×16, turned by 12 angles 30° apart; context on a circle",
@@ -100,25 +121,157 @@ STREAMS: Mapping[str, Item] = {
         "cl_manifold.streams:ctrl_mnist",
         _MNIST | _HIDDEN | {"stream.contexts": None, "stream.samples": 4000, "training.epochs": 10},
     ),
+    "gpm-permuted-mnist": Item(
+        "MNIST with 10 unrelated pixel orders, in the setting of GPM; context is which one",
+        "cl_manifold.streams:gpm_permuted_mnist",
+        _GPM | _PERMUTED | _FEW | {"stream.contexts": 10, "strategy.price": 100.0},
+        "Saha, Garg, Roy 2021 (GPM), arXiv 2103.09762",
+    ),
+    "mammoth-permuted-mnist": Item(
+        "MNIST with 20 unrelated pixel orders, in the setting of mammoth; context is which one",
+        "cl_manifold.streams:mammoth_permuted_mnist",
+        _MAMMOTH | _PERMUTED | _FEW | {"stream.contexts": 20, "strategy.price": 100.0},
+        "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
+    ),
+    "mammoth-rotated-mnist": Item(
+        "MNIST at 20 random angles in [0°, 180°), in the setting of mammoth; context on a circle",
+        "cl_manifold.streams:mammoth_rotated_mnist",
+        _MAMMOTH | _CIRCLE | _FEW | {"stream.contexts": 20, "strategy.price": 3.0},
+        "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
+    ),
+    "split-mnist-task": Item(
+        "MNIST, 5 tasks of 2 classes; task known, the answer is one of its 2 classes",
+        "cl_manifold.streams:split_mnist_task",
+        _SCENARIO,
+        "van de Ven and Tolias 2019, arXiv 1904.07734",
+    ),
+    "split-mnist-domain": Item(
+        "MNIST, 5 tasks of 2 classes; task unknown, the answer is odd or even",
+        "cl_manifold.streams:split_mnist_domain",
+        _SCENARIO | _SINGLE,
+        "van de Ven and Tolias 2019, arXiv 1904.07734",
+    ),
+    "split-mnist-class": Item(
+        "MNIST, 5 tasks of 2 classes; task unknown, the answer is one of 10 classes",
+        "cl_manifold.streams:split_mnist_class",
+        _SCENARIO | _SINGLE,
+        "van de Ven and Tolias 2019, arXiv 1904.07734",
+    ),
 }
+
+_PENALTIES = {"strategy.penalty": (100.0, 1000.0, 10_000.0, 100_000.0)}
+_OUTPUTS = {"strategy.alpha": (0.1, 0.3, 1.0)}
 
 STRATEGIES: Mapping[str, Item] = {
     "weight-manifold": Item(
         "weights are a smooth function of the context; finished tasks hold it in place",
         "cl_manifold.build:weight_manifold",
+        grid={"strategy.price": (3.0, 10.0, 30.0, 100.0)},
     ),
     "naive": Item(
         "fine-tuning on one experience after the other, no protection",
-        "cl_manifold.build:naive",
-    ),
-    "ewc": Item(
-        "Avalanche's elastic weight consolidation, online, blind to the context",
-        "cl_manifold.build:ewc",
+        "cl_manifold.baselines:naive",
+        source="Avalanche",
     ),
     "joint": Item(
         "one network trained on all experiences at once, blind to the context",
-        "cl_manifold.build:joint",
+        "cl_manifold.baselines:joint",
+        source="Avalanche",
     ),
+    "cumulative": Item(
+        "each experience trained together with all earlier ones, kept in full",
+        "cl_manifold.baselines:cumulative",
+        source="Avalanche",
+    ),
+    "ewc": Item(
+        "elastic weight consolidation, a penalty for each finished experience",
+        "cl_manifold.baselines:ewc",
+        source="Kirkpatrick et al. 2017; importances as Avalanche measures them",
+        grid=_PENALTIES,
+    ),
+    "online-ewc": Item(
+        "elastic weight consolidation with one running penalty (strategy.decay)",
+        "cl_manifold.baselines:online_ewc",
+        source="Schwarz et al. 2018; code of Avalanche",
+        grid=_PENALTIES,
+    ),
+    "si": Item(
+        "synaptic intelligence: what a weight's way did for the loss makes it firm",
+        "cl_manifold.baselines:si",
+        {"strategy.penalty": 10.0},
+        "Zenke et al. 2017; code of Avalanche, repaired",
+        {"strategy.penalty": (1.0, 10.0, 100.0, 1000.0)},
+    ),
+    "mas": Item(
+        "memory aware synapses: what the outputs react to is made firm",
+        "cl_manifold.baselines:mas",
+        {"strategy.penalty": 1.0},
+        "Aljundi et al. 2018; code of Avalanche",
+        {"strategy.penalty": (0.01, 0.1, 1.0, 10.0)},
+    ),
+    "lwf": Item(
+        "learning without forgetting: the earlier network's answers to new samples are kept",
+        "cl_manifold.baselines:lwf",
+        {"strategy.penalty": 1.0},
+        "Li and Hoiem 2016; code of Avalanche",
+        {"strategy.penalty": (0.1, 0.3, 1.0, 3.0)},
+    ),
+    "replay": Item(
+        "old samples beside new ones in every mini-batch (strategy.replay_samples)",
+        "cl_manifold.baselines:replay",
+        source="Chaudhry et al. 2019 (tiny memories); code of Avalanche",
+    ),
+    "gdumb": Item(
+        "a fresh network trained on remembered samples alone",
+        "cl_manifold.baselines:gdumb",
+        source="Prabhu et al. 2020; code of Avalanche",
+    ),
+    "agem": Item(
+        "steps that do not hurt remembered samples on average",
+        "cl_manifold.baselines:agem",
+        source="Chaudhry et al. 2019 (A-GEM); code of Avalanche, repaired",
+    ),
+    "gem": Item(
+        "steps that hurt the remembered samples of no earlier experience (strategy.margin)",
+        "cl_manifold.baselines:gem",
+        source="Lopez-Paz and Ranzato 2017; code of Avalanche",
+    ),
+    "der": Item(
+        "remembered samples keep the outputs they had (strategy.alpha)",
+        "cl_manifold.baselines:der",
+        source="Buzzega et al. 2020; code of Avalanche",
+        grid=_OUTPUTS,
+    ),
+    "der++": Item(
+        "der, and the remembered samples' classes too (strategy.beta)",
+        "cl_manifold.baselines:der_plus_plus",
+        source="Buzzega et al. 2020; code of Avalanche",
+        grid=_OUTPUTS,
+    ),
+    "er-ace": Item(
+        "replay in which new samples compete only among the experience's classes",
+        "cl_manifold.baselines:er_ace",
+        source="Caccia et al. 2022; code of Avalanche",
+    ),
+    "packnet": Item(
+        "parts of one network, one per experience, told the context at test (strategy.pruned)",
+        "cl_manifold.baselines:packnet",
+        source="Mallya and Lazebnik 2018; code of Avalanche, repaired",
+        grid={"strategy.pruned": (0.5, 0.75, 0.9)},
+    ),
+    "separate": Item(
+        "a network of its own for every context: what memory can buy",
+        "cl_manifold.baselines:separate",
+    ),
+    "concat": Item(
+        "the context as further inputs of the network, one experience after the other",
+        "cl_manifold.baselines:concat",
+    ),
+    "joint-concat": Item(
+        "the context as further inputs, trained on all experiences at once",
+        "cl_manifold.baselines:joint_concat",
+    ),
+    "random": Item("chance: guesses every answer, trains nothing", "cl_manifold.baselines:random"),
 }
 
 TOPOLOGIES: Mapping[str, Item] = {

@@ -45,7 +45,17 @@ class TopologyConfig:
 
 @dataclass(frozen=True)
 class StrategyConfig:
-    """The strategy and its strengths."""
+    """The strategy and its strengths.
+
+    Of the weight manifold: `price` of moving weights, `strength` of the control points' prior, how
+    finely a task is held (`blocks`) and by what (`protection`).
+
+    Of the others: `penalty` is the weight of what ewc, online-ewc, si, mas and lwf add to the loss;
+    `decay` how much of the past online-ewc keeps; `replay_samples` how many training samples are
+    remembered in all; `alpha` and `beta` the weights of remembered outputs and classes in der and
+    der++; `temperature` that of lwf; `margin` how far gem leans towards the past; `pruned` the
+    share of free weights that packnet leaves to later tasks.
+    """
 
     name: str = "weight-manifold"
     price: float = 30.0
@@ -55,6 +65,12 @@ class StrategyConfig:
     information_samples: int = 256
     penalty: float = 1000.0
     decay: float = 1.0
+    replay_samples: int = 500
+    alpha: float = 0.1
+    beta: float = 0.5
+    temperature: float = 2.0
+    margin: float = 0.5
+    pruned: float = 0.75
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,7 @@ class TrainingConfig:
     hidden: tuple[int, ...] = (256, 256)
     epochs: int = 2
     batch_size: int = 32
+    optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     decay: bool = True
     evaluate_every: int = 0
@@ -135,6 +152,11 @@ LOWEST: Mapping[str, float] = {
     "topology.size": 1,
     "strategy.price": 0,
     "strategy.penalty": 0,
+    "strategy.decay": 0,
+    "strategy.replay_samples": 1,
+    "strategy.alpha": 0,
+    "strategy.beta": 0,
+    "strategy.margin": 0,
     "strategy.information_samples": 1,
     "training.epochs": 1,
     "training.batch_size": 1,
@@ -148,8 +170,8 @@ LOWEST: Mapping[str, float] = {
     "contexts.max_control_points": 1,
     "seed": 0,
 }
-POSITIVE = ("strategy.strength", "training.learning_rate")
-SHARES = ("contexts.level", "contexts.probe_share")
+POSITIVE = ("strategy.strength", "strategy.temperature", "training.learning_rate")
+SHARES = ("contexts.level", "contexts.probe_share", "strategy.pruned")
 
 
 @dataclass(frozen=True)

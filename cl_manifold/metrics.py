@@ -55,6 +55,17 @@ def forgetting(matrix: Float[ndarray, "T T"]) -> float:
     return float(np.mean(lost)) if lost else 0.0
 
 
+def learning_accuracy(matrix: Float[ndarray, "T T"]) -> float:
+    """LA = (1/T) Σ_j R[j, j]: how well each experience was learned when it was its turn.
+
+    Source: Riemer et al. 2019 (MER), section 6.
+
+    >>> learning_accuracy(np.array([[0.9, 0.2], [0.5, 0.7]]))
+    0.8
+    """
+    return float(matrix.diagonal().mean())
+
+
 def accuracy_so_far(matrix: Float[ndarray, "T T"], step: int) -> float:
     """(1/(i+1)) Σ_{j≤i} R[i, j] at i = `step`, over the entries that were measured."""
     return float(np.nanmean(matrix[step, : step + 1]))

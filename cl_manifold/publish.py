@@ -7,6 +7,7 @@ that failed or was stopped: figures, result and report over the finished tasks.
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ from cl_manifold.manifold import WeightManifold
 from cl_manifold.metrics import decision_f1
 from cl_manifold.projection import project_weights
 from cl_manifold.state import save_manifold
+from cl_manifold.strategies import context_at_test, stored
 from cl_manifold.streams import TaskStream
 from cl_manifold.tracking import Store, version_tags
 from cl_manifold.tracking.figures import (
@@ -38,17 +40,34 @@ GRID = 361
 
 
 @final
+@dataclass(frozen=True)
+class Place:
+    """Where a walk is recorded.
+
+    Attributes:
+        store: an open store.
+        title: what the run is called before its result and seed.
+        tags: beside those that every run has.
+    """
+
+    store: Store
+    title: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+@final
 class Publisher:
     """The MLflow run of one walk."""
 
-    def __init__(self, store: Store, resolved: Resolved, stream: TaskStream) -> None:
+    def __init__(self, place: Place, resolved: Resolved, stream: TaskStream) -> None:
         """Start the run: name, description, configuration and where its values came from."""
         config = resolved.config
         self.resolved = resolved
+        self.title = place.title
         self.versions = version_tags()
         rows = [row for row in resolved.rows() if row[0] not in ("tracking_uri", "experiment")]
-        self.run = store.start_run(
-            name=f"{config.strategy.name} · seed {config.seed}",
+        self.run = place.store.start_run(
+            name=f"{place.title} · seed {config.seed}",
             description=f"{stream.description}\n\nIn progress.",
             params={key: value for key, value, _ in rows},
             tags=self.versions
@@ -57,7 +76,8 @@ class Publisher:
                 "strategy": config.strategy.name,
                 "seed": str(config.seed),
                 "dataset_digest": stream.digest,
-            },
+            }
+            | dict(place.tags),
         )
         self.run.log_dataset(stream.name, stream.digest, config.stream.holdout)
         sources = {key: {"value": value, "source": source} for key, value, source in rows}
@@ -112,8 +132,8 @@ class Publisher:
         sentence = sentence_of(result, walk, done)
         self.run.log_text(self._report(walk, done, sentence, figures), "report.html")
         # MLflow's list of runs shows no metrics and cuts names: the result comes early
-        config = self.resolved.config
-        self.run.set_name(f"{config.strategy.name} {result['acc']:.3f} · seed {config.seed}")
+        seed = self.resolved.config.seed
+        self.run.set_name(f"{self.title} {result['acc']:.3f} · seed {seed}")
         self.run.set_description(
             f"**{sentence}**\n\n{walk.stream.description}\n\n"
             "Open the artifact `report.html` for the whole story."
@@ -168,8 +188,9 @@ def result_of(walk: Walk, run_id: str) -> dict[str, Any]:
         "control_points": last.control_points,
         "stored_floats": last.stored_floats,
         "model_floats": sum(p.numel() for p in walk.network.parameters()),
+        "replay_samples": stored(walk.strategy, walk.stream.input_shape).samples,
         "train_seconds": walk.train_seconds,
-        "context_at_test": walk.config.contexts.test if walk.manifold else "not used",
+        "context_at_test": context_at_test(walk.strategy),
         "decision_f1": _decision_f1(walk),
         "decisions": [r | {"final_acc": matrix[row][i]} for i, r in enumerate(_records(walk))],
     }
@@ -183,13 +204,17 @@ def sentence_of(result: Mapping[str, Any], walk: Walk, done: int) -> str:
     shape = f", {walk.config.topology.kind} K = {result['control_points']}" if plugin else ""
     unseen = result["unseen_acc"]
     return (
-        f"{result['stream']}, {part}{shape}: ACC {result['acc']:.3f}, "
-        f"BWT {result['bwt']:+.3f}, forgetting {result['forgetting']:.3f}"
+        f"{result['stream']}, {part}{shape}: ACC {result['acc']:.3f}"
+        + ("" if result["bwt"] is None else _lost(result))
         + ("" if unseen is None else f", unseen contexts {unseen:.3f}")
         + (f", decisions F1 {result['decision_f1']:.3f}" if result["decision_f1"] else "")
         + f"; context at test {result['context_at_test']}, "
         f"stored {result['stored_floats'] / result['model_floats']:.2f} × the model"
     )
+
+
+def _lost(result: Mapping[str, Any]) -> str:
+    return f", BWT {result['bwt']:+.3f}, forgetting {result['forgetting']:.3f}"
 
 
 def _decision_f1(walk: Walk) -> float | None:

@@ -14,8 +14,8 @@ from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
 from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.config import Resolved
-from cl_manifold.publish import Publisher, result_of
+from cl_manifold.config import Resolved, RunConfig
+from cl_manifold.publish import Place, Publisher, result_of
 from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin
 from cl_manifold.tracking import MlflowLogger, open_store, resolve_tracking_uri
 from cl_manifold.walk import Observer, Silence, Walk, walk_through
@@ -26,10 +26,15 @@ class RunResult:
     """What a run found; accuracies in [0, 1], fields as in `run --json`.
 
     Attributes:
-        accuracy_matrix: R[i][j], None where it was not measured.
+        bwt: backward transfer; this and the next three are None for joint training, which has no
+            earlier and later.
+        learning_acc: mean accuracy on each experience right after training on it.
+        accuracy_matrix: R[i][j], None where it was not measured; joint training has only a last
+            row.
         unseen_acc: mean accuracy at contexts that were never trained; None without such contexts.
         stored_floats: everything kept between tasks, in units of 32 bits.
         model_floats: parameters of the network.
+        replay_samples: training samples kept at the end; they count in `stored_floats`.
         context_at_test: "given", "inferred" or "not used".
         decision_f1: how well first visits and returns were told apart; None without a truth.
         decisions: one dict per task, `TaskRecord` plus the final accuracy.
@@ -40,14 +45,16 @@ class RunResult:
     strategy: str
     seed: int
     acc: float
-    bwt: float
-    forgetting: float
-    fwt: float
+    bwt: float | None
+    forgetting: float | None
+    fwt: float | None
+    learning_acc: float | None
     unseen_acc: float | None
     accuracy_matrix: list[list[float | None]]
     control_points: int | None
     stored_floats: int
     model_floats: int
+    replay_samples: int
     train_seconds: float
     context_at_test: str
     decision_f1: float | None
@@ -58,31 +65,45 @@ class RunResult:
         return asdict(self)
 
 
-def run(resolved: Resolved, observer: Observer | None = None) -> RunResult:
+def run(
+    resolved: Resolved, observer: Observer | None = None, place: Place | None = None
+) -> RunResult:
     """Train and evaluate; record everything in one MLflow run.
 
     Store, stream and strategy are opened and built before the MLflow run exists, so that wrong
     names, missing data and closed stores leave nothing behind.
 
+    Args:
+        resolved: the configuration.
+        observer: is told how far it is.
+        place: where it is recorded; default is the store of the configuration.
+
     Raises:
         ClManifoldError: anything that a user can correct.
     """
     config, watcher = resolved.config, observer or Silence()
-    store = open_store(resolve_tracking_uri(config.tracking_uri), config.experiment)
+    place = place or _own_place(config)
     stream = build_stream(config.stream, config.data_dir, config.seed)
     network = build_network(config, stream)
     accuracy, guard = AccuracyPlugin(), FiniteLossPlugin(watcher)
     evaluator = _evaluator()
     strategy = build_strategy(config, stream, network, [accuracy, guard], evaluator)
     walk = Walk(config, stream, strategy, network, accuracy)
-    publisher = Publisher(store, resolved, stream)
+    publisher = Publisher(place, resolved, stream)
     with _threads(config.training.threads), publisher.truthful_end(walk):
-        evaluator.loggers = [MlflowLogger(publisher.run.run_id, tracking_uri=store.uri)]
+        logger = MlflowLogger(publisher.run.run_id, place.store.uri, client=place.store.client)
+        evaluator.loggers = [logger]
         watcher.recording(publisher.run)
         for step in walk_through(walk, watcher):
             publisher.task(walk, step)
         publisher.end(walk)
     return RunResult(**result_of(walk, publisher.run.run_id))
+
+
+def _own_place(config: RunConfig) -> Place:
+    """A run of its own, titled by its strategy."""
+    store = open_store(resolve_tracking_uri(config.tracking_uri), config.experiment)
+    return Place(store, config.strategy.name)
 
 
 def _evaluator() -> EvaluationPlugin:

@@ -13,10 +13,9 @@ from avalanche.training.supervised import JointTraining
 from torch import nn
 
 from cl_manifold import metrics
-from cl_manifold.build import stored_floats
 from cl_manifold.config import RunConfig
 from cl_manifold.contexts import TaskRecord
-from cl_manifold.strategies import AccuracyPlugin, WeightManifoldPlugin
+from cl_manifold.strategies import AccuracyPlugin, WeightManifoldPlugin, stored
 from cl_manifold.streams import TaskStream
 
 
@@ -122,7 +121,8 @@ def _in_sequence(walk: Walk, observer: Observer) -> Iterator[int]:
         seconds = _timed_training(walk, experience)
         full = step == last or step % every == 0
         _evaluate(walk, step, full)
-        record = _record(walk, step, float(zero_shot), seconds)
+        seen = (float(zero_shot), float(walk.matrix[step, step]))
+        record = _record(walk, step, seen, seconds)
         walk.records.append(record)
         _update_coordinates(walk)
         observer.learned(record, metrics.accuracy_so_far(walk.matrix, step))
@@ -135,9 +135,9 @@ def _jointly(walk: Walk, observer: Observer) -> Iterator[int]:
     last = len(walk.stream.train_stream) - 1
     seconds = _timed_training(walk, walk.stream.train_stream)
     _evaluate(walk, last, full=True)
-    np.fill_diagonal(walk.matrix, walk.matrix[-1])
     for step in range(last + 1):
-        walk.records.append(_record(walk, step, None, seconds / (last + 1)))
+        seen = (None, float(walk.matrix[-1, step]))
+        walk.records.append(_record(walk, step, seen, seconds / (last + 1)))
     observer.learned(walk.records[-1], metrics.average_accuracy(walk.matrix))
     yield last
 
@@ -163,7 +163,8 @@ def _evaluate(walk: Walk, step: int, full: bool) -> None:
         walk.unseen[step] = found[len(columns) :]
 
 
-def _record(walk: Walk, step: int, zero_shot: float | None, seconds: float) -> TaskRecord:
+def _record(walk: Walk, step: int, seen: tuple[float | None, float], seconds: float) -> TaskRecord:
+    """The record of a task; `seen` are its accuracies before and after training."""
     experience = walk.stream.train_stream[step]
     plugin = walk.manifold
     trace = plugin.traces[step] if plugin else None
@@ -177,10 +178,10 @@ def _record(walk: Walk, step: int, zero_shot: float | None, seconds: float) -> T
         plasticity=trace.plasticity if trace else None,
         overshoot=trace.overshoot if trace else None,
         drift=trace.drift if trace else None,
-        zero_shot_acc=zero_shot,
-        acc=float(walk.matrix[step, step]),
+        zero_shot_acc=seen[0],
+        acc=seen[1],
         control_points=manifold.basis.size if manifold else None,
-        stored_floats=stored_floats(walk.strategy, walk.network),
+        stored_floats=stored(walk.strategy, walk.stream.input_shape).floats,
         seconds=seconds,
         truth=experience.truth,
         kind=experience.hidden_kind,
@@ -200,14 +201,18 @@ def _update_coordinates(walk: Walk) -> None:
 
 
 def summary_metrics(walk: Walk, step: int) -> dict[str, float | None]:
-    """Metrics after experience `step`, over the experiences seen so far; None where undefined."""
+    """Metrics after experience `step`, over the experiences seen so far; None where undefined.
+
+    Training on everything at once has no earlier and later, and only an accuracy.
+    """
     seen = walk.matrix[: step + 1, : step + 1]
     unseen = walk.unseen[step]
-    is_joint = isinstance(walk.strategy, JointTraining)
+    in_sequence = not isinstance(walk.strategy, JointTraining)
     return {
         "acc": metrics.accuracy_so_far(walk.matrix, step),
-        "bwt": 0.0 if is_joint else metrics.backward_transfer(seen),
-        "forgetting": 0.0 if is_joint else metrics.forgetting(seen),
-        "fwt": 0.0 if is_joint else metrics.forward_transfer(seen, walk.initial[: step + 1]),
+        "bwt": metrics.backward_transfer(seen) if in_sequence else None,
+        "forgetting": metrics.forgetting(seen) if in_sequence else None,
+        "fwt": metrics.forward_transfer(seen, walk.initial[: step + 1]) if in_sequence else None,
+        "learning_acc": metrics.learning_accuracy(seen) if in_sequence else None,
         "unseen_acc": float(np.mean(unseen)) if unseen.size else None,
     }

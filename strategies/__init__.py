@@ -1,5 +1,6 @@
 """Avalanche plugins and strategies; import them as `cl_manifold.strategies`."""
 
+from .active_outputs import ActiveOutputs, ActiveOutputsPlugin
 from .conditioned import (
     ConditionedTraining,
     conditioned_benchmark,
@@ -7,37 +8,71 @@ from .conditioned import (
     jointly,
     with_contexts,
 )
+from .context_input import ContextFeatures, ContextInput, JointContextTraining, TellContext
 from .deciding import DecisionOptions
 from .inferring import InferredTesting
 from .loader import InMemoryLoaderPlugin
 from .manifold_plugin import WeightManifoldPlugin
+from .penalties import SummedPenalties
 from .plugins import (
     AccuracyPlugin,
     FiniteLossPlugin,
     FreshOptimizerPlugin,
     LinearDecayPlugin,
     Progress,
+    RandomGuess,
 )
+from .repairs import (
+    AsymmetricReplay,
+    AveragedGradients,
+    DarkReplay,
+    Distillation,
+    GreedySampler,
+    Replay,
+    SynapticIntelligence,
+)
+from .separate import PackedTasks, SeparateNetworks
 from .shaping import TopologyWatch
+from .stored import Stored, context_at_test, stored
 from .task import TaskTrace
 from .training import WeightManifoldTraining
 
 __all__ = [
     "AccuracyPlugin",
+    "ActiveOutputs",
+    "ActiveOutputsPlugin",
+    "AsymmetricReplay",
+    "AveragedGradients",
     "ConditionedTraining",
+    "ContextFeatures",
+    "ContextInput",
+    "DarkReplay",
     "DecisionOptions",
+    "Distillation",
     "FiniteLossPlugin",
     "FreshOptimizerPlugin",
+    "GreedySampler",
     "InMemoryLoaderPlugin",
     "InferredTesting",
+    "JointContextTraining",
     "LinearDecayPlugin",
+    "PackedTasks",
     "Progress",
+    "RandomGuess",
+    "Replay",
+    "SeparateNetworks",
+    "Stored",
+    "SummedPenalties",
+    "SynapticIntelligence",
     "TaskTrace",
+    "TellContext",
     "TopologyWatch",
     "WeightManifoldPlugin",
     "WeightManifoldTraining",
     "conditioned_benchmark",
     "conditioned_dataset",
+    "context_at_test",
     "jointly",
+    "stored",
     "with_contexts",
 ]

@@ -1,4 +1,4 @@
-"""Small plugins that serve every strategy: learning-rate decay, guards, progress, accuracies."""
+"""Small plugins: learning-rate decay, guards, progress and accuracies for all; chance."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, final, runtime_checkable
@@ -105,3 +105,21 @@ class AccuracyPlugin(SupervisedPlugin, supports_distributed=False):
     def after_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Keep the share."""
         self._accuracies.append(float(self._right) / max(1, self._count))
+
+
+@final
+class RandomGuess(SupervisedPlugin, supports_distributed=True):
+    """Train nothing and answer by chance: each class is as likely as any other."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Leave the network as it is."""
+        strategy.stop_training()
+
+    def after_eval_forward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Replace the outputs by noise."""
+        shape = strategy.mb_output.shape
+        strategy.mb_output = torch.rand(shape, generator=self._generator).to(strategy.device)

@@ -129,19 +129,27 @@ def program() -> str:
 
 def summary_cells(result: Any) -> list[tuple[str, str]]:
     """The columns of the final table."""
-    unseen = "–" if result.unseen_acc is None else f"{result.unseen_acc:.3f}"
     points = "–" if result.control_points is None else str(result.control_points)
     return [
         ("accuracy", f"{result.acc:.3f}"),
-        ("unseen contexts", unseen),
-        ("BWT", f"{result.bwt:+.3f}"),
-        ("forgetting", f"{result.forgetting:.3f}"),
-        ("FWT", f"{result.fwt:+.3f}"),
+        ("unseen contexts", number(result.unseen_acc)),
+        ("BWT", number(result.bwt, "+.3f")),
+        ("forgetting", number(result.forgetting)),
+        ("FWT", number(result.fwt, "+.3f")),
         ("context at test", result.context_at_test),
         ("control points", points),
         ("stored ÷ model", f"{result.stored_floats / result.model_floats:.2f}"),
         ("training", f"{result.train_seconds:.1f} s"),
     ]
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A number with three decimals, or a dash where there is none.
+
+    >>> number(0.25), number(None)
+    ('0.250', '–')
+    """
+    return "–" if value is None else format(value, form)
 
 
 def bars(values: list[float | None]) -> str:

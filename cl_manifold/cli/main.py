@@ -5,6 +5,7 @@ import sys
 import click
 
 from cl_manifold import __version__
+from cl_manifold.cli.comparing import compare
 from cl_manifold.cli.conditioning import condition
 from cl_manifold.cli.listing import strategies, streams
 from cl_manifold.cli.planning import plan
@@ -30,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (run, condition, plan, streams, strategies, show, ui):
+for command in (run, compare, condition, plan, streams, strategies, show, ui):
     cli.add_command(command)
 
 

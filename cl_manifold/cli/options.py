@@ -9,6 +9,7 @@ import click
 
 from cl_manifold.config import (
     Resolved,
+    Values,
     from_assignments,
     from_environment,
     from_toml,
@@ -84,10 +85,21 @@ def resolve_options(config: Path | None, assignments: tuple[str, ...], **options
     Raises:
         ConfigError: an unknown key or a value that does not fit.
     """
-    layers: list[tuple[str, Any]] = []
+    return resolve(option_layers(config, assignments, **options))
+
+
+def option_layers(
+    config: Path | None, assignments: tuple[str, ...], **options: Any
+) -> list[tuple[str, Values]]:
+    """File, environment and command line as layers of (source, values), later ones winning.
+
+    Raises:
+        ConfigError: a file that cannot be read, or an assignment without a value.
+    """
+    layers: list[tuple[str, Values]] = []
     if config is not None:
         layers.append((config.name, from_toml(config)))
     layers.append(("environment", from_environment(os.environ)))
     named = {SHORTCUTS[name]: value for name, value in options.items() if value is not None}
     layers.append(("command line", named | from_assignments(assignments)))
-    return resolve(layers)
+    return layers

@@ -30,22 +30,32 @@ def show(
     changes: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Print accuracy matrix, contexts and decisions of RUN: an id, its beginning, or `last`."""
-    from cl_manifold.tracking import find_run, open_store, read_artifact, resolve_tracking_uri
+    """Print the result of RUN: an id, its beginning, or `last`.
+
+    Of a run its accuracy matrix, contexts and decisions; of `compare` and `condition` the table.
+    """
+    from cl_manifold.tracking import (
+        find_run,
+        open_store,
+        read_artifact,
+        read_result,
+        resolve_tracking_uri,
+    )
 
     store = open_store(resolve_tracking_uri(tracking_uri), experiment or "cl-manifold")
     run_id = find_run(store, run)
-    text = read_artifact(store, run_id, "result.json")
     if changes:
+        text = read_artifact(store, run_id, "result.json")
         settings = json.loads(read_artifact(store, run_id, "configuration.json"))
         _replay(json.loads(text), settings, changes, as_json)
         return
+    file, text = read_result(store, run_id)
     if as_json:
         click.echo(text)
         return
-    from cl_manifold.cli.tables import print_result
+    from cl_manifold.cli.tables import PRINTERS
 
-    print_result(json.loads(text))
+    PRINTERS[file](json.loads(text))
 
 
 def _replay(

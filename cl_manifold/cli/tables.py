@@ -1,7 +1,8 @@
-"""A finished run as tables in the terminal."""
+"""What a finished run, comparison or experiment found, as tables in the terminal."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -9,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cl_manifold.cli import compare_display, condition_display
+from cl_manifold.cli.display import number
 from cl_manifold.contexts.replay import Replayed
 
 MATRIX_COLUMNS = 24
@@ -32,11 +35,10 @@ def print_result(result: dict[str, Any]) -> None:
         f"[bold]{result['strategy']}[/] on [bold]{result['stream']}[/], seed {result['seed']}, "
         f"context at test: {result['context_at_test']}"
     )
-    unseen = result["unseen_acc"]
     console.print(
-        f"accuracy {result['acc']:.3f}   unseen {'–' if unseen is None else f'{unseen:.3f}'}   "
-        f"BWT {result['bwt']:+.3f}   forgetting {result['forgetting']:.3f}   "
-        f"FWT {result['fwt']:+.3f}   stored ÷ model "
+        f"accuracy {result['acc']:.3f}   unseen {number(result['unseen_acc'])}   "
+        f"BWT {number(result['bwt'], '+.3f')}   forgetting {number(result['forgetting'])}   "
+        f"FWT {number(result['fwt'], '+.3f')}   stored ÷ model "
         f"{result['stored_floats'] / result['model_floats']:.2f}"
     )
     if result.get("decision_f1") is not None:
@@ -46,6 +48,30 @@ def print_result(result: dict[str, Any]) -> None:
         console.print(row, soft_wrap=True)
     console.print("\n[bold]Contexts and decisions[/]")
     console.print(_decisions(result["decisions"]))
+
+
+def print_comparison(result: dict[str, Any]) -> None:
+    """The table of `comparison.json` on standard output."""
+    console = _console()
+    seeds = ", ".join(map(str, result["seeds"]))
+    console.print(f"[bold]{result['stream']}[/], seeds {seeds}")
+    rows = [SimpleNamespace(**row) for row in result["rows"]]
+    console.print(compare_display.table(rows, console.width))
+    for label, at, problem in compare_display.problems_by_reason(result["problems"]):
+        console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True, markup=False)
+
+
+def print_condition(result: dict[str, Any]) -> None:
+    """The table of `condition.json` on standard output."""
+    console = _console()
+    seeds = ", ".join(map(str, result["seeds"]))
+    console.print(
+        f"[bold]{result['name']}[/] on [bold]{result['data']}[/], seeds {seeds}, "
+        f"{result['steps']} steps"
+    )
+    console.print(condition_display.table([SimpleNamespace(**row) for row in result["systems"]]))
+    for sentence in result["findings"]:
+        console.print(sentence)
 
 
 def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
@@ -117,3 +143,11 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
             ),
         )
     return table
+
+
+PRINTERS: Mapping[str, Callable[[dict[str, Any]], None]] = {
+    "result.json": print_result,
+    "comparison.json": print_comparison,
+    "condition.json": print_condition,
+}
+"""How each file that holds a result is printed."""

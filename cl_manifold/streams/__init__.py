@@ -7,7 +7,7 @@ from cl_manifold.streams.benchmark import (
     StreamFacts,
     TaskStream,
 )
-from cl_manifold.streams.builders import StreamOptions, noisy, permuted, rotated, split
+from cl_manifold.streams.builders import StreamOptions, noisy, permuted, rotated
 from cl_manifold.streams.hidden import recurring
 from cl_manifold.streams.images import ImageSet, load_digits, load_mnist, validation_split
 from cl_manifold.streams.named import (
@@ -24,6 +24,16 @@ from cl_manifold.streams.named import (
     split_digits,
     split_mnist,
 )
+from cl_manifold.streams.protocols import (
+    gpm_permuted_mnist,
+    mammoth_permuted_mnist,
+    mammoth_rotated_mnist,
+    rotated_at_random,
+    split_mnist_class,
+    split_mnist_domain,
+    split_mnist_task,
+)
+from cl_manifold.streams.splitting import split, split_class, split_domain, split_task
 from cl_manifold.streams.suite import VARIANTS, ctrl
 from cl_manifold.streams.transforms import (
     add_background,
@@ -47,8 +57,11 @@ __all__ = [
     "ctrl",
     "ctrl_digits",
     "ctrl_mnist",
+    "gpm_permuted_mnist",
     "load_digits",
     "load_mnist",
+    "mammoth_permuted_mnist",
+    "mammoth_rotated_mnist",
     "noisy",
     "noisy_digits",
     "noisy_mnist",
@@ -61,11 +74,18 @@ __all__ = [
     "recurring_mnist",
     "rotate",
     "rotated",
+    "rotated_at_random",
     "rotated_digits",
     "rotated_mnist",
     "split",
+    "split_class",
     "split_digits",
+    "split_domain",
     "split_mnist",
+    "split_mnist_class",
+    "split_mnist_domain",
+    "split_mnist_task",
+    "split_task",
     "texture",
     "validation_split",
 ]

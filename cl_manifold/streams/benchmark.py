@@ -151,6 +151,8 @@ class StreamFacts:
         classes: number of classes, the size of a network's output.
         input_shape: channels, height and width of one image.
         digest: short hash of the images the stream is made from.
+        groups: the classes in groups, where of a sample only the outputs of its own group count,
+            in training and in testing (the task is known); None where all outputs count.
     """
 
     name: str
@@ -159,6 +161,7 @@ class StreamFacts:
     classes: int
     input_shape: tuple[int, int, int]
     digest: str
+    groups: tuple[tuple[int, ...], ...] | None = None
 
 
 @final
@@ -189,6 +192,7 @@ class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
         self.name, self.description = facts.name, facts.description
         self.topology, self.digest = facts.topology, facts.digest
         self.classes, self.input_shape = facts.classes, facts.input_shape
+        self.groups = facts.groups
 
     def contexts(self) -> Float[Tensor, "tasks dim"]:
         """The contexts of the tasks in the order they are learned (float64).

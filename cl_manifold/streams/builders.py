@@ -87,14 +87,26 @@ class Task:
 
 @final
 @dataclass(frozen=True)
-class _Family:
-    """A named list of tasks and of contexts held out, in canonical order."""
+class Family:
+    """A named list of tasks and of contexts held out, in canonical order.
+
+    Attributes:
+        name: for example "rotated-mnist".
+        description: one sentence.
+        topology: the space of the contexts.
+        tasks: what is learned.
+        unseen: contexts that are only tested.
+        classes: how many there are after relabelling; None is those of the images.
+        groups: see `StreamFacts`.
+    """
 
     name: str
     description: str
     topology: Topology
     tasks: Sequence[Task]
     unseen: Sequence[Task] = ()
+    classes: int | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
 
 
 def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
@@ -106,16 +118,16 @@ def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
 
     def task(turns: float) -> Task:
         angle = 360 * turns
-        return Task(_number(turns), f"{angle:g}°", lambda x, _: rotate(x, angle))
+        return Task(number(turns), f"{angle:g}°", lambda x, _: rotate(x, angle))
 
-    family = _Family(
+    family = Family(
         f"rotated-{images.name}",
         f"{count} rotations of {images.name}, {360 / count:g}° apart around the circle",
         Circle(),
         [task(k / count) for k in range(count)],
         [task((k + 0.5) / count) for k in range(count)],
     )
-    return _build(images, family, options)
+    return build_family(images, family, options)
 
 
 def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
@@ -127,22 +139,25 @@ def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
     levels = torch.linspace(0, 1, count, dtype=torch.float64)
 
     def task(level: float) -> Task:
-        return Task(_number(level), f"σ {level:.4g}", lambda x, g: add_noise(x, level, g))
+        return Task(number(level), f"σ {level:.4g}", lambda x, g: add_noise(x, level, g))
 
-    family = _Family(
+    family = Family(
         f"noisy-{images.name}",
         f"{images.name} under {count} levels of Gaussian noise between 0 and 1",
         Interval(),
         [task(level) for level in levels.tolist()],
         [task(level) for level in ((levels[1:] + levels[:-1]) / 2).tolist()],
     )
-    return _build(images, family, options)
+    return build_family(images, family, options)
 
 
-def permuted(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def permuted(
+    images: ImageSet, options: StreamOptions = USUAL, name: str = "permuted"
+) -> TaskStream:
     """Every task shuffles the pixels with its own permutation; contexts are a simplex's vertices.
 
-    Also the first permutation is random. Usually there are 10 tasks.
+    Also the first permutation is random. Usually there are 10 tasks. The name of the stream begins
+    with `name`.
     """
     count = options.contexts or 10
     generator = seeded(options.seed, "permutations")
@@ -150,49 +165,19 @@ def permuted(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
 
     def task(index: int) -> Task:
         change = partial(shuffled, torch.randperm(pixels, generator=generator))
-        return Task(_vertex(index, count), f"permutation {index + 1}", change)
+        return Task(vertex(index, count), f"permutation {index + 1}", change)
 
-    family = _Family(
-        f"permuted-{images.name}",
+    family = Family(
+        f"{name}-{images.name}",
         f"{images.name} under {count} fixed random permutations of its pixels",
         Simplex(count),
         [task(index) for index in range(count)],
     )
-    return _build(images, family, options)
+    return build_family(images, family, options)
 
 
-def split(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
-    """Every task has its own classes; labels stay global, contexts are a simplex's vertices.
-
-    Random order draws which classes go together; sorted order takes them ascending.
-    Usually there are 5 tasks.
-
-    Raises:
-        ConfigError: the classes cannot be divided into that many equal groups.
-    """
-    count, total = options.contexts or 5, images.classes
-    if total % count:
-        raise ConfigError(
-            f"{total} classes cannot be divided into {count} equal groups; choose a divisor of "
-            f"{total} as the number of contexts"
-        )
-    groups = _order(total, options).reshape(count, -1).sort(dim=1).values
-
-    def task(index: int) -> Task:
-        names = ", ".join(str(label) for label in groups[index].tolist())
-        return Task(_vertex(index, count), f"digits {names}", unchanged, groups[index])
-
-    family = _Family(
-        f"split-{images.name}",
-        f"the {total} classes of {images.name} in {count} disjoint groups",
-        Simplex(count),
-        [task(index) for index in range(count)],
-    )
-    return _build(images, family, options, visits=range(count))
-
-
-def _build(
-    images: ImageSet, family: _Family, options: StreamOptions, visits: Sequence[int] | None = None
+def build_family(
+    images: ImageSet, family: Family, options: StreamOptions, visits: Sequence[int] | None = None
 ) -> TaskStream:
     """Draw every task's images in canonical order, then line the tasks up as they are visited."""
     train_part, test_part = (images.train_x, images.train_y), (images.test_x, images.test_y)
@@ -203,14 +188,15 @@ def _build(
     held_out = () if options.task_labels else family.unseen
     unseen = take(test_part, held_out, options.test_samples, seeded(seed, "unseen"))
     if visits is None:
-        visits = _order(len(family.tasks), options).tolist()
+        visits = visiting_order(len(family.tasks), options).tolist()
     facts = StreamFacts(
         family.name,
         family.description,
         family.topology,
-        images.classes,
+        family.classes or images.classes,
         images.input_shape,
         images.digest,
+        family.groups,
     )
     learned = [family.tasks[k] for k in visits]
     return TaskStream(
@@ -262,7 +248,8 @@ def _subset(available: int, count: int, where: str, generator: torch.Generator) 
     return torch.randperm(available, generator=generator)[:count]
 
 
-def _order(count: int, options: StreamOptions) -> Int64[Tensor, " n"]:
+def visiting_order(count: int, options: StreamOptions) -> Int64[Tensor, " n"]:
+    """0 … count − 1, shuffled by the seed or ascending, as the options say."""
     if options.order == "sorted":
         return torch.arange(count)
     return torch.randperm(count, generator=seeded(options.seed, "order"))
@@ -276,11 +263,13 @@ def seeded(seed: int, purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(len(PURPOSES) * seed + PURPOSES.index(purpose))
 
 
-def _number(value: float) -> Float64[Tensor, " 1"]:
+def number(value: float) -> Float64[Tensor, " 1"]:
+    """A context with one coordinate."""
     return torch.tensor([value], dtype=torch.float64)
 
 
-def _vertex(index: int, count: int) -> Float64[Tensor, " dim"]:
+def vertex(index: int, count: int) -> Float64[Tensor, " dim"]:
+    """A corner of the simplex with so many corners."""
     return torch.eye(count, dtype=torch.float64)[index]
 
 

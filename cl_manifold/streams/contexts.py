@@ -2,15 +2,24 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, final
 
 from jaxtyping import Float
 from torch import Tensor
 
 from cl_manifold.geometry.topology import Topology
-from cl_manifold.streams import named
+from cl_manifold.streams import named, protocols, splitting
 from cl_manifold.streams.benchmark import TaskStream
-from cl_manifold.streams.builders import StreamOptions
+from cl_manifold.streams.builders import USUAL, StreamOptions
+from cl_manifold.streams.images import ImageSet, load_digits
+
+
+def _on_digits(
+    family: Callable[[ImageSet, StreamOptions], TaskStream], options: StreamOptions = USUAL
+) -> TaskStream:
+    return family(load_digits(), options)
+
 
 STAND_INS: Mapping[Any, tuple[Callable[..., TaskStream], tuple[int, int, int]]] = {
     named.rotated_mnist: (named.rotated_digits, (1, 28, 28)),
@@ -19,6 +28,15 @@ STAND_INS: Mapping[Any, tuple[Callable[..., TaskStream], tuple[int, int, int]]] 
     named.split_mnist: (named.split_digits, (1, 28, 28)),
     named.recurring_mnist: (named.recurring_digits, (1, 28, 28)),
     named.ctrl_mnist: (named.ctrl_digits, (1, 28, 28)),
+    protocols.gpm_permuted_mnist: (named.permuted_digits, (1, 28, 28)),
+    protocols.mammoth_permuted_mnist: (named.permuted_digits, (1, 28, 28)),
+    protocols.mammoth_rotated_mnist: (
+        partial(_on_digits, protocols.rotated_at_random),
+        (1, 28, 28),
+    ),
+    protocols.split_mnist_task: (partial(_on_digits, splitting.split_task), (1, 28, 28)),
+    protocols.split_mnist_domain: (partial(_on_digits, splitting.split_domain), (1, 28, 28)),
+    protocols.split_mnist_class: (partial(_on_digits, splitting.split_class), (1, 28, 28)),
 }
 """For streams of data that must be found first: the same tasks on digits, and the image's shape."""
 HIDDEN = (named.recurring_digits, named.ctrl_digits)

@@ -113,7 +113,7 @@ def load_mnist(data_dir: Path, *, download: bool = False) -> ImageSet:
         raise DataError(
             f"{folder} lacks {', '.join(missing)}; MNIST needs the files {', '.join(MNIST_FILES)} "
             "there: put them in place, name another folder with --data-dir, or let torchvision "
-            "fetch them with --set stream.download=true"
+            "fetch them once with `cl-manifold run rotated-mnist --set stream.download=true`"
         )
     try:
         train = MNIST(str(data_dir), train=True, download=bool(missing))

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from cl_manifold.errors import ConfigError, DataError
 from cl_manifold.streams.benchmark import TaskStream
-from cl_manifold.streams.builders import USUAL, StreamOptions, noisy, permuted, rotated, split
+from cl_manifold.streams.builders import USUAL, StreamOptions, noisy, permuted, rotated
 from cl_manifold.streams.hidden import recurring
 from cl_manifold.streams.images import ImageSet, load_digits, load_mnist, validation_split
+from cl_manifold.streams.splitting import split
 from cl_manifold.streams.suite import ctrl
 
 HOLDOUTS = ("test", "validation")
@@ -67,7 +68,7 @@ def rotated_mnist(
     download: bool = False,
 ) -> TaskStream:
     """MNIST at 12 angles around the circle."""
-    return rotated(_mnist(data_dir, holdout, download), options)
+    return rotated(mnist_images(data_dir, holdout, download), options)
 
 
 def permuted_mnist(
@@ -77,7 +78,7 @@ def permuted_mnist(
     download: bool = False,
 ) -> TaskStream:
     """MNIST under 10 pixel permutations."""
-    return permuted(_mnist(data_dir, holdout, download), options)
+    return permuted(mnist_images(data_dir, holdout, download), options)
 
 
 def split_mnist(
@@ -87,7 +88,7 @@ def split_mnist(
     download: bool = False,
 ) -> TaskStream:
     """MNIST, two classes at a time."""
-    return split(_mnist(data_dir, holdout, download), options)
+    return split(mnist_images(data_dir, holdout, download), options)
 
 
 def noisy_mnist(
@@ -97,7 +98,7 @@ def noisy_mnist(
     download: bool = False,
 ) -> TaskStream:
     """MNIST under 5 levels of noise."""
-    return noisy(_mnist(data_dir, holdout, download), options)
+    return noisy(mnist_images(data_dir, holdout, download), options)
 
 
 def recurring_digits(
@@ -127,7 +128,7 @@ def recurring_mnist(
     download: bool = False,
 ) -> TaskStream:
     """12 visits to 5 hidden tasks made of MNIST."""
-    return recurring(_mnist(data_dir, holdout, download), options)
+    return recurring(mnist_images(data_dir, holdout, download), options)
 
 
 def ctrl_mnist(
@@ -137,10 +138,16 @@ def ctrl_mnist(
     download: bool = False,
 ) -> TaskStream:
     """A suite like CTrL made of MNIST, `options.variant` says which."""
-    return ctrl(_mnist(data_dir, holdout, download), options)
+    return ctrl(mnist_images(data_dir, holdout, download), options)
 
 
-def _mnist(data_dir: Path | None, holdout: str, download: bool) -> ImageSet:
+def mnist_images(data_dir: Path | None, holdout: str, download: bool) -> ImageSet:
+    """MNIST, with its test part or a validation part in its place.
+
+    Raises:
+        DataError: there is no folder, or the files are not in it.
+        ConfigError: there is no such holdout.
+    """
     if data_dir is None:
         raise DataError(
             "no data folder given, but MNIST streams need one; pass --data-dir FOLDER, "

@@ -5,12 +5,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from cl_manifold.tracking.forgiving import ForgivingClient, forgiving, patience
 from cl_manifold.tracking.keys import short_key
 from cl_manifold.tracking.store import (
     Store,
     find_run,
     open_store,
     read_artifact,
+    read_result,
     resolve_tracking_uri,
 )
 from cl_manifold.tracking.tracked_run import Addresses, TrackedRun
@@ -21,12 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Addresses",
+    "ForgivingClient",
     "MlflowLogger",
     "Store",
     "TrackedRun",
     "find_run",
+    "forgiving",
     "open_store",
+    "patience",
     "read_artifact",
+    "read_result",
     "resolve_tracking_uri",
     "short_key",
     "version_tags",

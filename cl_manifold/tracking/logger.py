@@ -50,6 +50,7 @@ class MlflowLogger(BaseLogger):
         minibatch_points: how many values of a per-minibatch metric are kept in each epoch.
         max_experiences: metrics of single experiences beyond this many are left out, because
             MLflow draws one chart for each; averages over streams are always sent.
+        client: what writes; default is a client of its own.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class MlflowLogger(BaseLogger):
         *,
         minibatch_points: int = 50,
         max_experiences: int = 50,
+        client: MlflowClient | None = None,
     ) -> None:
         # BaseLogger.__init__ is not called: it raises outside the main process.
         if minibatch_points < 1:
@@ -67,7 +69,7 @@ class MlflowLogger(BaseLogger):
         self.tracking_uri = tracking_uri
         self.minibatch_points = minibatch_points
         self.max_experiences = max_experiences
-        self._client: MlflowClient | None = None
+        self._client = client
         self._buffer: list[Metric] = []
         self._experiences = 0
         self._evaluating = False

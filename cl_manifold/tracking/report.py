@@ -3,20 +3,17 @@
 Knows how to lay out what it is given; computes no metric and asks no store.
 """
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from math import isfinite
 
-import matplotlib as mpl
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.errors import context_text
+from cl_manifold.tracking.page import cell, number, page, picture, section
 from cl_manifold.tracking.style import DECISIONS, INK
 
 _LABELS = {
@@ -24,6 +21,7 @@ _LABELS = {
     "bwt": "backward transfer",
     "fwt": "forward transfer",
     "forgetting": "forgetting",
+    "learning_acc": "accuracy when learned",
     "unseen_acc": "unseen contexts",
     "control_points": "control points K",
     "stored_floats": "stored numbers",
@@ -66,32 +64,6 @@ _WHY = (
     "shortfall are what training and the price surely change. Drift: share of predictions at "
     "earlier contexts that committing would change. Truth is for scoring only."
 )
-_CSS = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 960px; padding: 28px 24px 56px; background: #fff; color: #1b1f24;
-  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-h1 { font-size: 24px; line-height: 1.25; margin: 0 0 6px; }
-h2 { font-size: 17px; margin: 38px 0 10px; padding-bottom: 6px; border-bottom: 1px solid #e3e7ec; }
-.sentence { font-size: 17px; margin: 0; color: #3b434d; max-width: 46em; }
-.numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(140px, 1fr)); gap: 10px;
-  margin: 22px 0 0; padding: 0; }
-.numbers div { background: #f5f7f9; border-radius: 8px; padding: 10px 14px; }
-.numbers dt { font-size: 12.5px; color: #5b6470; }
-.numbers dd { margin: 0; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
-th, td { padding: 5px 9px; text-align: left; vertical-align: top;
-  border-bottom: 1px solid #edf0f3; }
-th { font-weight: 600; color: #5b6470; border-bottom-color: #cbd2d9; vertical-align: bottom; }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
-td { overflow-wrap: anywhere; }
-.wide td { overflow-wrap: normal; white-space: nowrap; }
-.tag { display: inline-block; padding: 0 8px; border-radius: 9px; color: #fff; font-size: 12.5px; }
-.note { font-size: 13px; color: #5b6470; }
-img { display: block; width: 100%; height: auto; margin: 6px 0; }
-details { margin-top: 12px; } summary { cursor: pointer; color: #0b6fb8; font-size: 14px; }
-"""
 
 
 @dataclass(frozen=True)
@@ -136,27 +108,17 @@ def render_report(data: ReportData) -> str:
         f"<h1>{escape(data.title)}</h1>",
         f'<p class="sentence">{escape(data.sentence)}</p>',
         _numbers(data.metrics),
-        _section("The manifold", _picture(data, "manifold")),
-        _section("Accuracy by context", _picture(data, "accuracy_by_context") + _unseen(data)),
-        _section("Contexts and decisions", _decisions(data)),
-        _section("Evidence", _evidence(data)),
-        _section("Accuracy over the stream", _picture(data, "learning")),
-        _section("Accuracy matrix", _picture(data, "accuracy_matrix") + _matrix(data)),
-        *(_section(name, _picture(data, name)) for name in others),
-        _section("Configuration", _table(("setting", "value", "from"), data.config)),
-        _section("Environment", _table(("what", "version"), data.environment.items())),
+        section("The manifold", _picture(data, "manifold")),
+        section("Accuracy by context", _picture(data, "accuracy_by_context") + _unseen(data)),
+        section("Contexts and decisions", _decisions(data)),
+        section("Evidence", _evidence(data)),
+        section("Accuracy over the stream", _picture(data, "learning")),
+        section("Accuracy matrix", _picture(data, "accuracy_matrix") + _matrix(data)),
+        *(section(name, _picture(data, name)) for name in others),
+        section("Configuration", _table(("setting", "value", "from"), data.config)),
+        section("Environment", _table(("what", "version"), data.environment.items())),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(data.title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</body>\n</html>\n"
-    )
-
-
-def _section(heading: str, content: str) -> str:
-    return f"<section>\n<h2>{escape(heading)}</h2>\n{content}\n</section>" if content else ""
+    return page(data.title, parts)
 
 
 def _numbers(metrics: Mapping[str, float | int | None]) -> str:
@@ -168,29 +130,21 @@ def _numbers(metrics: Mapping[str, float | int | None]) -> str:
 
 
 def _picture(data: ReportData, name: str) -> str:
-    """A figure as an image inside the page, with its title for those who cannot see it."""
     figure = data.figures.get(name)
-    if figure is None:
-        return ""
-    file = io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "cl-manifold"}):
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    content = base64.b64encode(file.getvalue()).decode("ascii")
-    alt = escape(figure.get_suptitle() or name)
-    return f'<img alt="{alt}" src="data:image/svg+xml;base64,{content}">'
+    return "" if figure is None else picture(figure, name)
 
 
 def _decisions(data: ReportData) -> str:
     rows = [
         "".join(
             (
-                _cell(str(record.experience), number=True),
-                _cell(record.name),
-                _cell(context_text(record.context) if record.context else "–", number=True),
-                _cell(record.context_source),
+                cell(str(record.experience), right=True),
+                cell(record.name),
+                cell(context_text(record.context) if record.context else "–", right=True),
+                cell(record.context_source),
                 f"<td>{_tag(record.decision)}</td>",
                 *(
-                    _cell(_number(value), number=True)
+                    cell(number(value), right=True)
                     for value in (
                         record.plasticity,
                         record.overshoot,
@@ -225,7 +179,7 @@ def _evidence(data: ReportData) -> str:
             r.name,
             r.truth or "–",
             r.decision,
-            *(_number(getattr(e, key)) for key in _EVIDENCE),
+            *(number(getattr(e, key)) for key in _EVIDENCE),
         )
         for r, e in found
     ]
@@ -236,7 +190,7 @@ def _evidence(data: ReportData) -> str:
 def _unseen(data: ReportData) -> str:
     """Accuracy at contexts that were never trained, folded away."""
     pairs = zip(data.unseen_names, data.unseen_acc.tolist(), strict=True)
-    table = _table(("unseen context", "accuracy"), ((name, _number(acc)) for name, acc in pairs))
+    table = _table(("unseen context", "accuracy"), ((name, number(acc)) for name, acc in pairs))
     return f"<details><summary>Unseen contexts in numbers</summary>{table}</details>" * bool(table)
 
 
@@ -246,7 +200,7 @@ def _matrix(data: ReportData) -> str:
         return ""
     head = "".join(f'<th class="n">{escape(name)}</th>' for name in data.names)
     rows = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(_cell(_number(v), number=True) for v in row)}</tr>\n"
+        f"<tr><th>{escape(name)}</th>{''.join(cell(number(v), right=True) for v in row)}</tr>\n"
         for name, row in zip(data.names, data.matrix.tolist(), strict=True)
     )
     table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
@@ -255,16 +209,11 @@ def _matrix(data: ReportData) -> str:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    body = "".join(f"<tr>{''.join(_cell(text) for text in row)}</tr>\n" for row in rows)
+    body = "".join(f"<tr>{''.join(cell(text) for text in row)}</tr>\n" for row in rows)
     if not body:
         return ""
     names = "".join(f"<th>{escape(name)}</th>" for name in head)
     return f"<table>\n<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-
-
-def _cell(text: str, *, number: bool = False) -> str:
-    mark = ' class="n"' if number else ""
-    return f"<td{mark}>{escape(text)}</td>"
 
 
 def _tag(decision: str) -> str:
@@ -275,12 +224,4 @@ def _tag(decision: str) -> str:
 def _metric(key: str, value: float | int | None) -> str:
     """A key number; times have one decimal."""
     timed = key.endswith("seconds") and value is not None
-    return f"{value:.1f}" if timed else _number(value)
-
-
-def _number(value: float | int | None) -> str:
-    """Three decimals for fractions, grouped digits for counts, a dash for nothing."""
-    if value is None or not isfinite(value):
-        return "–"
-    text = f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 100 else ""
-    return (text or f"{value:,.1f}").replace("-", "−").replace(",", "\u202f")
+    return f"{value:.1f}" if timed else number(value)

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
+    MLFLOW_PARENT_RUN_ID,
     MLFLOW_RUN_NOTE,
     MLFLOW_SOURCE_NAME,
     MLFLOW_SOURCE_TYPE,
@@ -39,6 +40,8 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _NO_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _SQLITE = "sqlite:///"
+RESULTS = ("result.json", "comparison.json", "condition.json")
+"""The files that hold what a run, a comparison or an experiment on conditioning found."""
 
 
 @final
@@ -110,7 +113,7 @@ def open_store(uri: str, experiment: str) -> Store:
     """
     database = _database(uri)
     try:
-        with _quiet(), _environment(_QUICK), _alone(database):
+        with _quiet(), environment(_QUICK), _alone(database):
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             found = found or _create_experiment(client, experiment, database)
@@ -134,16 +137,15 @@ def open_store(uri: str, experiment: str) -> Store:
 def find_run(store: Store, text: str) -> str:
     """The id of the run meant by `text`: an id, the unique start of one, or "last".
 
-    "last" is the run of this experiment that was started last; ids are searched in all of them.
+    "last" is the run of this experiment that was started last, not counting the children of a
+    comparison; ids are searched in all experiments.
 
     Raises:
         StoreError: no run or more than one run fits.
     """
     with store_errors("search for runs"):
         if text == "last":
-            newest = ["attributes.start_time DESC"]
-            runs = store.client.search_runs([store.experiment_id], order_by=newest, max_results=1)
-            found = [run.info.run_id for run in runs]
+            found = _newest(store)
         else:
             found = _runs_starting_with(store.client, text.lower())
     if len(found) == 1:
@@ -155,6 +157,18 @@ def find_run(store: Store, text: str) -> str:
         f"{wanted} in {_without_password(store.uri)}; "
         "look up the id with `cl-manifold ui`, or name the store with --tracking-uri"
     )
+
+
+def read_result(store: Store, run_id: str) -> tuple[str, str]:
+    """The name and the text of the file that holds a run's result.
+
+    Raises:
+        StoreError: the run has no such file.
+    """
+    with store_errors(f"list the files of run {run_id}"):
+        present = {entry.path for entry in store.client.list_artifacts(run_id)}
+    file = next((name for name in RESULTS if name in present), RESULTS[0])
+    return file, read_artifact(store, run_id, file)
 
 
 def read_artifact(store: Store, run_id: str, file: str) -> str:
@@ -172,11 +186,26 @@ def read_artifact(store: Store, run_id: str, file: str) -> str:
         )
     with (
         store_errors(f"read {file} of run {run_id}"),
-        _environment(_NO_BARS),
+        environment(_NO_BARS),
         tempfile.TemporaryDirectory() as folder,
     ):
         path = store.client.download_artifacts(run_id, file, folder)
         return Path(path).read_text(encoding="utf-8")
+
+
+def _newest(store: Store) -> list[str]:
+    """The id of the newest run that is nobody's child, if there is one."""
+    order, token = ["attributes.start_time DESC"], None
+    while True:
+        page = store.client.search_runs(
+            [store.experiment_id], order_by=order, max_results=100, page_token=token
+        )
+        for run in page:
+            if MLFLOW_PARENT_RUN_ID not in run.data.tags:
+                return [run.info.run_id]
+        token = page.token
+        if not token:
+            return []
 
 
 def _runs_starting_with(client: MlflowClient, start: str) -> list[str]:
@@ -250,7 +279,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
+def environment(values: Mapping[str, str]) -> Iterator[None]:
     """Set environment variables that MLflow reads, for a moment."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)

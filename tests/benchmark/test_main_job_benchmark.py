@@ -21,14 +21,14 @@ SEEDS = (0, 1, 2)
 DIGITS = (
     "rotated-digits",
     "rotated-digits --strategy joint",
-    "rotated-digits --strategy ewc",
+    "rotated-digits --strategy online-ewc",
     "rotated-digits --strategy naive",
 )
 MNIST = (
     "rotated-mnist",
     "rotated-mnist --set stream.contexts=100 --set stream.samples=3000",
     "rotated-mnist --strategy joint",
-    "rotated-mnist --strategy ewc",
+    "rotated-mnist --strategy online-ewc",
     "rotated-mnist --strategy naive",
     "permuted-mnist --topology simplex",
     "permuted-mnist --topology codes --set topology.size=3",

@@ -67,7 +67,12 @@ def folder_of(run: Any) -> Path:
     return Path(run.info.artifact_uri.removeprefix("file://"))
 
 
-def test_an_experiment_leaves_a_parent_and_a_child_per_system(call: Call, tmp_path: Path) -> None:
+def test_an_experiment_leaves_a_parent_and_a_child_per_system(
+    call: Call,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, out, err = call("rotation", *TINY, "--json")
     assert code == 0, err
     result = json.loads(out)
@@ -101,6 +106,12 @@ def test_an_experiment_leaves_a_parent_and_a_child_per_system(call: Call, tmp_pa
     assert len(by_context["data"]) == 2 * 24
     assert "manifold" in err
     assert "workflowType=machine_learning" in err
+    monkeypatch.setattr(sys, "argv", ["cl-manifold", "show", "last"])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().out
+    assert "rotation on digits, seeds 0, 2" in shown
+    assert f"{mean:.3f}" in shown
 
 
 def test_the_json_has_the_promised_fields(call: Call) -> None:

@@ -1,0 +1,119 @@
+"""`compare`: several strategies and seeds on one stream."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from cl_manifold.cli.conditioning import names, whole_numbers
+from cl_manifold.cli.options import option_layers, store_options
+
+STRATEGIES = "weight-manifold,separate,joint,joint-concat,concat,replay,online-ewc,naive,random"
+
+
+@click.command()
+@click.argument("stream", required=False)
+@click.option(
+    "--strategies",
+    default=STRATEGIES,
+    callback=names,
+    metavar="A,B,C",
+    help="NAME, NAME:TOPOLOGY or NAME:inferred (contexts inferred at test).",
+)
+@click.option("--seeds", default="0,1,2", callback=whole_numbers, metavar="0,1,2")
+@click.option("--jobs", type=int, help="Runs at once. [2, or 1 on one core]")
+@click.option(
+    "--engine",
+    type=click.Choice(["processes", "ray"]),
+    default="processes",
+    help="Ray: a local cluster, or the one at RAY_ADDRESS.",
+)
+@click.option("--tune", is_flag=True, help="First choose values from grids on validation data.")
+@click.option("--fresh", is_flag=True, help="Begin anew instead of continuing what was stopped.")
+@click.option("--epochs", type=int, help="Epochs per experience. [the stream's]")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Folder with MNIST in torchvision's layout; digits need none.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="FILE.toml",
+    help="Settings of all runs by section.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="SECTION.KEY=VALUE",
+    help="One setting of all runs. May be repeated.",
+)
+@store_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+def compare(
+    as_json: bool,
+    strategies: tuple[str, ...],
+    seeds: tuple[int, ...],
+    jobs: int | None,
+    **options: Any,
+) -> None:
+    """Run several strategies with several seeds on STREAM and put them into one table.
+
+    One MLflow run with a child per strategy and seed. Started again after it was stopped, the same
+    command runs only what is missing. Without arguments: nine strategies on rotated-digits.
+
+    \b
+    Examples:
+      cl-manifold compare
+      cl-manifold compare permuted-digits --strategies weight-manifold,ewc,naive --seeds 0,1
+      cl-manifold compare --strategies weight-manifold,weight-manifold:spline --tune
+      cl-manifold compare rotated-mnist --data-dir data --jobs 4 --engine ray
+    """  # noqa: D301
+    how = {key: options.pop(key) for key in ("engine", "tune", "fresh")}
+    layers = option_layers(**options)
+    from cl_manifold.cli.compare_display import CompareDisplay
+    from cl_manifold.cli.display import console
+    from cl_manifold.comparison.entries import parse_entries
+    from cl_manifold.comparison.processes import begin_loading
+
+    entries = parse_entries(strategies)
+    signal.signal(signal.SIGTERM, _stop)
+    if how["engine"] == "processes":
+        begin_loading()
+    with console().status("loading mlflow"):
+        from cl_manifold.comparison import ComparisonOrder
+        from cl_manifold.comparison import compare as run_comparison
+    order = ComparisonOrder(
+        entries=entries,
+        seeds=seeds,
+        layers=tuple(layers),
+        jobs=min(2, _cores()) if jobs is None else jobs,
+        command=f"cl-manifold {shlex.join(sys.argv[1:])}",
+        **how,
+    )
+    with CompareDisplay() as display:
+        result = run_comparison(order, display)
+    display.summary(result)
+    if as_json:
+        json.dump(result.as_dict(), sys.stdout)
+        sys.stdout.write("\n")
+    if result.problems or result.unsent:
+        raise click.exceptions.Exit(1)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """SIGTERM stops a comparison as Ctrl-C does: finished runs are kept."""
+    raise KeyboardInterrupt

@@ -1,0 +1,93 @@
+"""What a comparison compares: entries such as `ewc` or `weight-manifold:spline`, and seeds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cl_manifold.catalog import STRATEGIES, TOPOLOGIES, lookup, unknown
+from cl_manifold.config import Resolved, Values, resolve
+from cl_manifold.errors import ConfigError
+
+Layers = Sequence[tuple[str, Values]]
+"""Layers of (source, values) as `config.resolve` takes them."""
+
+INFERRED = "inferred"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One strategy of a comparison.
+
+    Attributes:
+        label: the entry as it was written; names it in tables.
+        strategy: its name in the catalogue.
+        values: what the entry sets, by "section.key".
+    """
+
+    label: str
+    strategy: str
+    values: Mapping[str, Any]
+
+
+def parse_entries(texts: Sequence[str]) -> tuple[Entry, ...]:
+    """The entries of texts `NAME[:VARIANT…]`.
+
+    A variant is a kind of topology, or `inferred`: contexts are inferred at test. A strategy of
+    your own is `package.module:object`, with variants after it.
+
+    Raises:
+        ConfigError: no entry, the same one twice, or an unknown strategy or variant.
+    """
+    entries = tuple(parse_entry(text.strip()) for text in texts if text.strip())
+    if not entries:
+        raise ConfigError("got no strategies; give names such as --strategies weight-manifold,ewc")
+    for entry in entries:
+        if sum(entry == other for other in entries) > 1:
+            raise ConfigError(f"strategy {entry.label} is named twice; name each entry once")
+    return entries
+
+
+def parse_entry(text: str) -> Entry:
+    """One entry.
+
+    >>> parse_entry("weight-manifold:spline").values
+    {'strategy.name': 'weight-manifold', 'topology.kind': 'spline'}
+
+    Raises:
+        ConfigError: an unknown strategy or variant.
+    """
+    name, *variants = text.split(":")
+    if "." in name and variants:
+        name = f"{name}:{variants.pop(0)}"
+    lookup("strategy", STRATEGIES, name)
+    values: dict[str, Any] = {"strategy.name": name}
+    for variant in variants:
+        key = "contexts.test" if variant == INFERRED else "topology.kind"
+        if variant != INFERRED and variant not in TOPOLOGIES:
+            raise ConfigError(f"{unknown('variant', variant, [*TOPOLOGIES, INFERRED])} (in {text})")
+        if key in values:
+            raise ConfigError(f"{text} sets {key} twice; give one variant of a kind")
+        values[key] = variant
+    return Entry(text, name, values)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Seeds must be there, different, and 0 or more.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    if not seeds:
+        raise ConfigError("got no seeds; give at least one, such as --seeds 0,1,2")
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"got seeds {', '.join(map(str, seeds))}; give different seeds from 0 on")
+
+
+def resolve_entry(entry: Entry, seed: int, layers: Layers, *more: tuple[str, Values]) -> Resolved:
+    """The configuration of one run: the user's layers, further ones, then the entry's own.
+
+    Raises:
+        ConfigError: a key or value that does not fit.
+    """
+    own = (f"entry {entry.label}", {**entry.values, "seed": seed})
+    return resolve([*layers, *more, own])

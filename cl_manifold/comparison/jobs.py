@@ -1,0 +1,189 @@
+"""Jobs: one run of a comparison each, ready to be sent to another process."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+from cl_manifold.comparison.outbox import keep_unsent
+from cl_manifold.comparison.outcome import Outcome
+from cl_manifold.config import Resolved
+from cl_manifold.errors import ClManifoldError
+
+PARENT = "mlflow.parentRunId"
+KEY = "comparison.job"
+NOT_OF_THE_RESULT = ("tracking_uri", "experiment", "data_dir")
+"""Settings that say where things are; the result does not depend on them."""
+
+
+@final
+@dataclass(frozen=True)
+class Filing:
+    """Where the runs of a comparison are recorded.
+
+    Attributes:
+        uri: of the store, which is open already.
+        experiment: name of the experiment.
+        experiment_id: its id.
+        parent_run_id: the run of the comparison.
+        outbox: folder for results that the store did not take.
+    """
+
+    uri: str
+    experiment: str
+    experiment_id: str
+    parent_run_id: str
+    outbox: Path
+
+
+@final
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        share: of the training, in [0, 1].
+        accuracy: over the experiences so far; None before the first is learned.
+    """
+
+    share: float
+    accuracy: float | None
+
+
+@final
+@dataclass(frozen=True)
+class Job:
+    """One run: what it is called, its configuration, where it is recorded.
+
+    Attributes:
+        tags: beside label, seed, key and parent.
+    """
+
+    label: str
+    seed: int
+    resolved: Resolved
+    filing: Filing
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, tell: Callable[[Any], None]) -> Outcome:
+        """Run it, here and now."""
+        return execute(self, tell)
+
+
+@final
+@dataclass(frozen=True)
+class Facts:
+    """What a comparison needs to know of its stream."""
+
+    name: str
+    description: str
+    digest: str
+
+
+@final
+@dataclass(frozen=True)
+class Look:
+    """Builds the stream of a configuration and says what it is, or what is wrong with it."""
+
+    resolved: Resolved
+
+    def __call__(self, tell: Callable[[Any], None]) -> Facts | ClManifoldError:
+        """Build it, here and now."""
+        from cl_manifold.build import build_stream
+
+        config = self.resolved.config
+        try:
+            stream = build_stream(config.stream, config.data_dir, config.seed)
+        except ClManifoldError as error:
+            return error
+        return Facts(stream.name, stream.description, stream.digest)
+
+
+def key_of(label: str, resolved: Resolved) -> str:
+    """What identifies a run within its comparison: its label and every setting of its result."""
+    settings = [(k, v) for k, v, _ in resolved.rows() if k not in NOT_OF_THE_RESULT]
+    return digest_of([label, sorted(settings)])
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of plain values, as hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def execute(job: Job, tell: Callable[[Any], None]) -> Outcome:
+    """Train, evaluate and record; a result that the store does not take goes to the outbox.
+
+    What a user can correct becomes the outcome's problem.
+    """
+    from cl_manifold.publish import Place
+    from cl_manifold.run import run
+    from cl_manifold.tracking import ForgivingClient, Store
+
+    filing = job.filing
+    client = ForgivingClient(filing.uri)
+    store = Store(client, filing.uri, filing.experiment, filing.experiment_id)
+    tags = tags_of(job)
+    try:
+        found = run(job.resolved, Narrator(tell), Place(store, job.label, tags))
+    except ClManifoldError as error:
+        return Outcome(job.label, job.seed, problem=str(error))
+    result = found.as_dict()
+    if client.refusal is not None:
+        params = {key: value for key, value, _ in job.resolved.rows()}
+        known = found.run_id not in client.invented
+        keep_unsent(filing.outbox, job.label, job.seed, params, tags, result, known)
+    return Outcome(job.label, job.seed, result)
+
+
+def tags_of(job: Job) -> dict[str, str]:
+    """Tags by which a run is found again."""
+    own = {PARENT: job.filing.parent_run_id, KEY: key_of(job.label, job.resolved)}
+    return {**job.tags, **own, "label": job.label, "seed": str(job.seed)}
+
+
+@final
+class Narrator:
+    """An observer of a run that tells `Progress`, at most a few times a second."""
+
+    def __init__(self, tell: Callable[[Any], None], pause: float = 0.25) -> None:
+        self._tell, self._pause = tell, pause
+        self._last = 0.0
+        self._experiences = self._epochs = 1
+        self._accuracy: float | None = None
+
+    def recording(self, run: Any) -> None:
+        """Nothing to tell."""
+
+    def begin(self, stream: Any, config: Any) -> None:
+        """Remember how much there is to do."""
+        self._experiences, self._epochs = len(stream.train_stream), config.training.epochs
+
+    def task(self, experience: int, name: str) -> None:
+        """Nothing to tell."""
+
+    def epoch(self, experience: int, epoch: int, loss: float) -> None:
+        """Tell how far it is."""
+        now = time.monotonic()
+        if now - self._last >= self._pause:
+            self._last = now
+            done = experience * self._epochs + epoch + 1
+            share = min(1.0, done / (self._experiences * self._epochs))
+            self._tell(Progress(share, self._accuracy))
+
+    def learned(self, record: Any, accuracy_so_far: float) -> None:
+        """Remember the accuracy."""
+        self._accuracy = float(accuracy_so_far)
+
+
+def common_settings(jobs: Sequence[Job]) -> dict[str, str]:
+    """The settings that all runs of a comparison share, as text."""
+    first, *others = [{key: value for key, value, _ in job.resolved.rows()} for job in jobs]
+    return {
+        key: value
+        for key, value in first.items()
+        if key not in (*NOT_OF_THE_RESULT, "seed") and all(o[key] == value for o in others)
+    }

@@ -1,0 +1,103 @@
+"""The runs of a comparison: every entry with every seed, and the candidates of tuning."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cl_manifold.comparison.entries import Entry, resolve_entry
+from cl_manifold.comparison.jobs import Filing, Job, digest_of, key_of
+from cl_manifold.comparison.order import ComparisonOrder
+from cl_manifold.comparison.tuning import candidates
+from cl_manifold.config import Resolved, flat, value_text
+
+VALIDATION = ("tuning", {"stream.holdout": "validation"})
+CANDIDATE = "candidate"
+
+Tuned = Mapping[str, Mapping[str, Any]]
+"""Chosen values by label and "section.key"."""
+
+
+def main_jobs(order: ComparisonOrder, filing: Filing, tuned: Tuned) -> list[Job]:
+    """Every entry with every seed, seed by seed, so that whole rows are there early.
+
+    Raises:
+        ConfigError: a key or value that does not fit.
+    """
+    return [
+        Job(entry.label, seed, _resolved(order, entry, seed, tuned), filing)
+        for seed in order.seeds
+        for entry in order.entries
+    ]
+
+
+def tuning_jobs(
+    order: ComparisonOrder, filing: Filing
+) -> dict[str, list[tuple[Mapping[str, Any], Job]]]:
+    """Candidates and their runs by label, on validation data with the first seed.
+
+    A value that the user set is not tuned. Strategies that leave nothing to choose are left out.
+
+    Raises:
+        ConfigError: a key or value that does not fit.
+    """
+    found: dict[str, list[tuple[Mapping[str, Any], Job]]] = {}
+    seed = order.seeds[0]
+    for entry in order.entries:
+        tried = tuned_candidates(order, entry)
+        if len(tried) > 1:
+            found[entry.label] = [
+                (values, _tuning_job(order, entry, seed, values, filing)) for values in tried
+            ]
+    return found
+
+
+def tuned_candidates(order: ComparisonOrder, entry: Entry) -> list[Mapping[str, Any]]:
+    """The values that tuning tries for an entry, each once, its defaults first."""
+    fixed = {key for _, values in order.layers for key in values} | set(entry.values)
+    current = flat(resolve_entry(entry, order.seeds[0], order.layers).config)
+    free = [
+        {key: value for key, value in values.items() if key not in fixed}
+        for values in candidates(entry.strategy, current)
+    ]
+    return [values for place, values in enumerate(free) if values not in free[:place]]
+
+
+def digest(order: ComparisonOrder, filing: Filing, version: str) -> str:
+    """What identifies a comparison: the settings of all its runs and the library's version."""
+    keys = [key_of(job.label, job.resolved) for job in main_jobs(order, filing, {})]
+    if order.tune:
+        tried = tuning_jobs(order, filing).values()
+        keys += [key_of(job.label, job.resolved) for pairs in tried for _, job in pairs]
+    return digest_of([version, order.tune, sorted(keys)])
+
+
+def candidate_text(values: Mapping[str, Any]) -> str:
+    """Chosen values as people write them.
+
+    >>> candidate_text({"strategy.penalty": 10.0, "strategy.decay": 1.0})
+    'strategy.penalty = 10.0, strategy.decay = 1.0'
+    """
+    return ", ".join(f"{key} = {value_text(value)}" for key, value in values.items())
+
+
+def user_settings(order: ComparisonOrder) -> dict[str, str]:
+    """What the user set for all runs, as text."""
+    merged: dict[str, Any] = {}
+    for _, values in order.layers:
+        merged |= dict(values)
+    places = ("tracking_uri", "experiment", "data_dir", "seed", "stream.name", "strategy.name")
+    return {key: value_text(value) for key, value in merged.items() if key not in places}
+
+
+def _resolved(order: ComparisonOrder, entry: Entry, seed: int, tuned: Tuned) -> Resolved:
+    chosen: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    if entry.label in tuned:
+        chosen = (("tuned", tuned[entry.label]),)
+    return resolve_entry(entry, seed, order.layers, *chosen)
+
+
+def _tuning_job(
+    order: ComparisonOrder, entry: Entry, seed: int, values: Mapping[str, Any], filing: Filing
+) -> Job:
+    resolved = resolve_entry(entry, seed, order.layers, VALIDATION, ("tuning", values))
+    tags = {"tuning": "true", CANDIDATE: candidate_text(values)}
+    return Job(entry.label, seed, resolved, filing, tags)

@@ -1,0 +1,151 @@
+"""What a comparison is asked to do, what it finds, and who watches it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final, runtime_checkable
+
+from cl_manifold.comparison.entries import Entry, Layers
+from cl_manifold.comparison.jobs import Progress
+from cl_manifold.comparison.outcome import Outcome
+from cl_manifold.comparison.rows import Row
+
+
+@final
+@dataclass(frozen=True)
+class ComparisonOrder:
+    """What was asked for.
+
+    Attributes:
+        entries: the strategies.
+        seeds: every entry runs with each of them.
+        layers: the user's settings for all runs, as for `config.resolve`.
+        jobs: how many runs go on at once.
+        engine: "processes" or "ray".
+        tune: first choose each strategy's values from its grid, on validation data.
+        fresh: begin anew, even where an unfinished comparison could be continued.
+        command: that repeats the comparison, for the report.
+    """
+
+    entries: tuple[Entry, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    layers: Layers = ()
+    jobs: int = 2
+    engine: str = "processes"
+    tune: bool = False
+    fresh: bool = False
+    command: str = ""
+
+
+@final
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What a comparison found; fields as in `compare --json`.
+
+    Attributes:
+        rows: one per strategy that has a result, highest mean ACC first.
+        problems: label, seed and one sentence for every run without a result.
+        tuned: values that tuning chose, by label and "section.key".
+        unsent: one sentence where the store did not take everything; None where it did.
+    """
+
+    run_id: str
+    stream: str
+    seeds: tuple[int, ...]
+    rows: Sequence[Row]
+    problems: Sequence[Mapping[str, Any]]
+    tuned: Mapping[str, Mapping[str, Any]]
+    unsent: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "run_id": self.run_id,
+            "stream": self.stream,
+            "seeds": list(self.seeds),
+            "rows": [row.as_dict() for row in self.rows],
+            "problems": [dict(problem) for problem in self.problems],
+            "tuned": {label: dict(values) for label, values in self.tuned.items()},
+        }
+
+
+@final
+@dataclass(frozen=True)
+class Outlook:
+    """What is about to happen.
+
+    Attributes:
+        labels: the entries.
+        jobs: how many runs go on at once.
+        total: runs of the comparison, those of tuning included.
+        present: how many of them an earlier start has finished.
+        resumed: whether there was an earlier start.
+        uploaded: results of an earlier start that the store took only now.
+    """
+
+    stream: str
+    labels: tuple[str, ...]
+    seeds: tuple[int, ...]
+    jobs: int
+    total: int
+    present: int
+    resumed: bool
+    uploaded: int
+
+
+@runtime_checkable
+class Watcher(Protocol):
+    """Who watches a comparison; the command line draws it."""
+
+    def recording(self, run: Any) -> None:
+        """The MLflow run of the comparison, a `TrackedRun`, exists."""
+        ...
+
+    def begin(self, outlook: Outlook) -> None:
+        """Everything is checked, runs start."""
+        ...
+
+    def progress(self, label: str, seed: int, progress: Progress | None) -> None:
+        """A run is so far; None: it starts."""
+        ...
+
+    def lost(self, label: str, seed: int) -> None:
+        """The process of a run died; it is done again, or becomes a problem."""
+        ...
+
+    def finished(self, outcome: Outcome, earlier: bool) -> None:
+        """A run is done, now or by an earlier start."""
+        ...
+
+    def tried(self, outcome: Outcome, candidate: str, earlier: bool) -> None:
+        """A candidate of tuning is done, now or by an earlier start."""
+        ...
+
+    def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
+        """So many candidates were tried for a strategy, and these values chosen."""
+        ...
+
+
+@final
+class Nobody:
+    """A watcher that says nothing."""
+
+    def recording(self, run: Any) -> None:
+        """Say nothing."""
+
+    def begin(self, outlook: Outlook) -> None:
+        """Say nothing."""
+
+    def progress(self, label: str, seed: int, progress: Progress | None) -> None:
+        """Say nothing."""
+
+    def lost(self, label: str, seed: int) -> None:
+        """Say nothing."""
+
+    def finished(self, outcome: Outcome, earlier: bool) -> None:
+        """Say nothing."""
+
+    def tried(self, outcome: Outcome, candidate: str, earlier: bool) -> None:
+        """Say nothing."""
+
+    def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
+        """Say nothing."""

@@ -1,0 +1,130 @@
+"""The MLflow run of a comparison: what it keeps while runs come in, and its reports at the end."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, final
+
+from cl_manifold.comparison.jobs import Facts, Job, common_settings
+from cl_manifold.comparison.journal import DIGEST, HOST, host
+from cl_manifold.comparison.lineup import Tuned, user_settings
+from cl_manifold.comparison.order import ComparisonOrder, ComparisonResult
+from cl_manifold.comparison.outcome import Outcome
+from cl_manifold.comparison.rows import Row, rows_of
+from cl_manifold.tracking import Store, TrackedRun, forgiving, version_tags
+from cl_manifold.tracking.keys import legal_key
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@final
+class Recorder:
+    """Writes one comparison; goes on in silence where the store goes away.
+
+    Attributes:
+        run: the comparison's run.
+    """
+
+    def __init__(self, store: Store, run: TrackedRun, order: ComparisonOrder, facts: Facts) -> None:
+        self._store, self._order, self._facts = store, order, facts
+        self.run = run
+        self._renew()
+
+    def outcome(self, outcome: Outcome) -> None:
+        """One run is done: its accuracy at step `seed`, so that MLflow charts it at once."""
+        if outcome.result is not None:
+            key = legal_key(f"acc/{outcome.label}")
+            self.run.log_metrics({key: outcome.result["acc"]}, step=outcome.seed)
+
+    def end(self, outcomes: Sequence[Outcome], tuned: Tuned, status: Status) -> ComparisonResult:
+        """Table, figures and reports over what is there, and the end of the run.
+
+        Everything is written anew, also what the store refused before.
+        """
+        self._renew()
+        rows = rows_of(outcomes)
+        problems = [
+            {"label": o.label, "seed": o.seed, "problem": o.problem} for o in outcomes if o.problem
+        ]
+        order = self._order
+        result = ComparisonResult(
+            self.run.run_id, self._facts.name, order.seeds, rows, problems, tuned, None
+        )
+        children = [
+            {"label": o.label, **{k: v for k, v in o.result.items() if k != "decisions"}}
+            for o in outcomes
+            if o.result is not None
+        ]
+        self.run.log_json(result.as_dict() | {"children": children}, "comparison.json")
+        if rows:
+            self._reports(outcomes, rows, tuned)
+        self.run.finish(status)
+        return result
+
+    def refusal(self) -> str | None:
+        """Why the store does not take what is written; None where it does."""
+        return self._client.refusal
+
+    def _renew(self) -> None:
+        """A client that has not been refused yet."""
+        store, self._client = forgiving(self._store)
+        self.run = TrackedRun(store.client, self.run.experiment_id, self.run.run_id)
+
+    def _reports(self, outcomes: Sequence[Outcome], rows: Sequence[Row], tuned: Tuned) -> None:
+        from cl_manifold.comparison.figures import comparison_figures
+        from cl_manifold.comparison.findings import About, findings
+        from cl_manifold.comparison.report import html_report, markdown_report, markdown_table
+
+        about = About(
+            stream=self._facts.name,
+            description=self._facts.description,
+            command=self._order.command,
+            settings=user_settings(self._order),
+            versions=version_tags(),
+            seeds=self._order.seeds,
+            date=datetime.now(UTC).strftime("%Y-%m-%d"),
+            tuned=tuned,
+            problems=_problems_of_whole_rows(outcomes),
+        )
+        figures = comparison_figures(outcomes, rows)
+        for name, figure in figures.items():
+            self.run.log_figure(figure, f"{name}.png")
+        self.run.log_table([row.as_dict() for row in rows], "rows.json")
+        self.run.log_text(markdown_report(about, rows, outcomes), "report.md")
+        self.run.log_text(html_report(about, rows, outcomes, figures), "report.html")
+        said = findings(about, rows)
+        text = [f"**{said[0]}**", *said[1:], markdown_table(rows), self._facts.description]
+        text.append("Open the artifact `report.html` for the whole story.")
+        self.run.set_description("\n\n".join(text))
+
+
+def start_parent(
+    store: Store, order: ComparisonOrder, facts: Facts, jobs: Sequence[Job], digest: str
+) -> TrackedRun:
+    """The run of a new comparison.
+
+    Raises:
+        StoreError: the store refuses.
+    """
+    labels = ",".join(entry.label for entry in order.entries)
+    own = {"strategies": labels, "seeds": ",".join(map(str, order.seeds)), "tuned": order.tune}
+    tags = {"stream": facts.name, "comparison": labels[:4000], DIGEST: digest, HOST: host()}
+    run = store.start_run(
+        name=f"compare {facts.name}",
+        description=f"{facts.description}\n\nIn progress.",
+        params=own | common_settings(jobs),
+        tags=version_tags() | tags | {"dataset_digest": facts.digest},
+    )
+    run.log_dataset(facts.name, facts.digest, jobs[0].resolved.config.stream.holdout)
+    return run
+
+
+def _problems_of_whole_rows(outcomes: Sequence[Outcome]) -> Mapping[str, str]:
+    """The reason of every strategy that failed with all seeds for one and the same."""
+    reasons: dict[str, set[Any]] = {}
+    for outcome in outcomes:
+        reasons.setdefault(outcome.label, set()).add(outcome.problem)
+    return {
+        label: reason
+        for label, found in reasons.items()
+        if len(found) == 1 and (reason := next(iter(found))) is not None
+    }

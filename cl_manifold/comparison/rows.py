@@ -1,0 +1,145 @@
+"""The table of a comparison: one row per strategy, over its seeds."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from statistics import fmean, stdev
+from typing import Any
+
+from cl_manifold.comparison.outcome import Outcome
+from cl_manifold.comparison.statistics import against_best
+
+NAIVE = "naive"
+"""The strategy whose training time is the unit of time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One strategy; accuracies and transfers are means over its seeds, None where undefined.
+
+    Attributes:
+        label: as the comparison names it, e.g. "weight-manifold:spline".
+        strategy: its name in the catalogue.
+        seeds: how many of them have a result.
+        acc_sd: sample standard deviation over seeds, s² = Σ (a_i − ā)² / (n − 1); None for one.
+        bwt: None, like forgetting, fwt and learning_acc, where all is learned at once.
+        context: "given", "inferred" or "not used" at test.
+        replay_samples: training samples kept, the most of any seed.
+        memory_ratio: floats kept between experiences ÷ floats of the model, at the end.
+        time_ratio: training seconds ÷ those of naive with the same seed, mean over common seeds.
+        p_value: of the same mean ACC as the best row, see `comparison.statistics`.
+        best: no row has a higher mean ACC.
+    """
+
+    label: str
+    strategy: str
+    seeds: int
+    acc: float
+    acc_sd: float | None
+    bwt: float | None
+    forgetting: float | None
+    fwt: float | None
+    unseen_acc: float | None
+    learning_acc: float | None
+    context: str
+    replay_samples: int | None
+    memory_ratio: float | None
+    time_ratio: float | None
+    p_value: float | None
+    best: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
+    """The rows, highest mean ACC first; strategies without a result have none."""
+    found = results_by_label(outcomes)
+    scores = {
+        label: {seed: float(result["acc"]) for seed, result in results.items()}
+        for label, results in found.items()
+    }
+    p_values = against_best(scores)
+    means = {label: fmean(values.values()) for label, values in scores.items()}
+    naive = next(
+        (results for results in found.values() if _first(results)["strategy"] == NAIVE), {}
+    )
+    return [
+        _row(label, found[label], naive, p_values[label], means[label] == max(means.values()))
+        for label in sorted(means, key=means.__getitem__, reverse=True)
+    ]
+
+
+def results_by_label(
+    outcomes: Iterable[Outcome],
+) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """Results with a finite ACC by label and seed, labels in order of appearance."""
+    found: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for outcome in outcomes:
+        if outcome.result is not None and _number(outcome.result.get("acc")) is not None:
+            found.setdefault(outcome.label, {})[outcome.seed] = outcome.result
+    return found
+
+
+def learned_in_sequence(result: Mapping[str, Any]) -> bool:
+    """Whether accuracy was measured right after each experience: not where all came at once."""
+    matrix = result.get("accuracy_matrix") or []
+    return all(_number(row[j]) is not None for j, row in enumerate(matrix))
+
+
+def _row(
+    label: str,
+    results: Mapping[int, Mapping[str, Any]],
+    naive: Mapping[int, Mapping[str, Any]],
+    p_value: float | None,
+    best: bool,
+) -> Row:
+    first = _first(results)
+    accs = [float(result["acc"]) for result in results.values()]
+    ordered = [result for result in results.values() if learned_in_sequence(result)]
+    replay = [r["replay_samples"] for r in results.values() if r.get("replay_samples") is not None]
+    return Row(
+        label=label,
+        strategy=str(first["strategy"]),
+        seeds=len(accs),
+        acc=fmean(accs),
+        acc_sd=stdev(accs) if len(accs) > 1 else None,
+        bwt=_mean(r.get("bwt") for r in ordered),
+        forgetting=_mean(r.get("forgetting") for r in ordered),
+        fwt=_mean(r.get("fwt") for r in ordered),
+        unseen_acc=_mean(r.get("unseen_acc") for r in results.values()),
+        learning_acc=_mean(r.get("learning_acc") for r in ordered),
+        context=str(first["context_at_test"]),
+        replay_samples=max(replay, default=None),
+        memory_ratio=_mean(
+            _ratio(r.get("stored_floats"), r.get("model_floats")) for r in results.values()
+        ),
+        time_ratio=_mean(
+            _ratio(r.get("train_seconds"), naive[seed].get("train_seconds"))
+            for seed, r in results.items()
+            if seed in naive
+        ),
+        p_value=p_value,
+        best=best,
+    )
+
+
+def _first(results: Mapping[int, Mapping[str, Any]]) -> Mapping[str, Any]:
+    return next(iter(results.values()))
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    """Mean of the numbers among them; None without any."""
+    known = [number for value in values if (number := _number(value)) is not None]
+    return fmean(known) if known else None
+
+
+def _ratio(part: Any, whole: Any) -> float | None:
+    top, bottom = _number(part), _number(whole)
+    return top / bottom if top is not None and bottom else None
+
+
+def _number(value: Any) -> float | None:
+    """A finite number, or None."""
+    return float(value) if value is not None and isfinite(value) else None

@@ -1,0 +1,71 @@
+"""Choosing hyper-parameters: which values to try, and which of them did best.
+
+Runs nothing. Whoever does measures candidates on a validation part of the training data.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from math import isfinite
+from statistics import fmean
+from typing import Any
+
+from cl_manifold.catalog import STRATEGIES, lookup
+from cl_manifold.comparison.outcome import Outcome
+from cl_manifold.config import RunConfig, flat
+from cl_manifold.errors import ConfigError
+
+
+def candidates(strategy: str, current: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The strategy's grid, every combination once, that of its defaults first.
+
+    A default that the grid leaves out is tried as well. Without a grid `[{}]`: as it is.
+
+    Args:
+        strategy: its name in the catalogue.
+        current: values in effect by "section.key", such as those that the stream brings; where
+            they are not given, the strategy's defaults and the general ones.
+
+    Raises:
+        ConfigError: nothing has that name.
+    """
+    item = lookup("strategy", STRATEGIES, strategy)
+    values = flat(RunConfig()) | dict(item.defaults) | dict(current or {})
+    return combinations(item.grid, {key: values[key] for key in item.grid})
+
+
+def combinations(
+    grid: Mapping[str, Sequence[Any]], defaults: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Cartesian product of a grid, each key's default first and no value twice.
+
+    >>> combinations({"a": (1, 2), "b": (3,)}, {"a": 2, "b": 3})
+    [{'a': 2, 'b': 3}, {'a': 1, 'b': 3}]
+    """
+    values = [list(dict.fromkeys([defaults[key], *grid[key]])) for key in grid]
+    return [dict(zip(grid, chosen, strict=True)) for chosen in product(*values)]
+
+
+def best(outcomes: Sequence[Sequence[Outcome]]) -> int:
+    """Index of the candidate with the highest mean ACC; of equal ones the first.
+
+    A candidate with a problem, a missing or a NaN accuracy in any seed never wins.
+
+    Raises:
+        ConfigError: no candidate has a result in every seed.
+    """
+    means = [_mean_acc(candidate) for candidate in outcomes]
+    known = [(mean, -index) for index, mean in enumerate(means) if mean is not None]
+    if not known:
+        problems = [o.problem for candidate in outcomes for o in candidate if o.problem]
+        why = f"; the first says: {problems[0]}" if problems else ""
+        raise ConfigError(
+            f"none of {len(outcomes)} candidates has an accuracy for every seed{why}; "
+            "correct that or leave out --tune"
+        )
+    return -max(known)[1]
+
+
+def _mean_acc(candidate: Sequence[Outcome]) -> float | None:
+    accs = [None if o.result is None or o.problem else o.result.get("acc") for o in candidate]
+    known = [float(acc) for acc in accs if acc is not None and isfinite(acc)]
+    return fmean(known) if known and len(known) == len(accs) else None

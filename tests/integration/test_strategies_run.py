@@ -1,0 +1,101 @@
+"""Every strategy of the catalogue through a whole run with a real store."""
+
+import math
+import random as python_random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from avalanche.training.plugins import EvaluationPlugin
+from mlflow import MlflowClient
+
+from cl_manifold.build import build_network, build_strategy, build_stream
+from cl_manifold.catalog import STRATEGIES
+from cl_manifold.config import resolve
+from cl_manifold.publish import result_of
+from cl_manifold.run import RunResult, run
+from cl_manifold.strategies import AccuracyPlugin
+from cl_manifold.walk import Silence, Walk, walk_through
+
+TINY = {
+    "stream.name": "rotated-digits",
+    "stream.contexts": 3,
+    "stream.samples": 100,
+    "stream.test_samples": 60,
+    "training.epochs": 1,
+    "training.hidden": (16,),
+    "strategy.replay_samples": 60,
+}
+AT_ONCE = ("joint", "joint-concat")
+TOLD = ("weight-manifold", "separate", "packnet", "concat", "joint-concat")
+SAMPLES = {"joint": 300, "joint-concat": 300, "cumulative": 300} | dict.fromkeys(
+    ("replay", "gdumb", "agem", "gem", "der", "der++", "er-ace"), 60
+)
+QUICK = ("joint", "der++", "packnet")
+"""Through a store; the others too with `-m slow`."""
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with MLflow's tables and nothing else: making them takes seconds."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
+    return file
+
+
+def run_of(strategy: str, folder: Path, empty_store: Path, **more: Any) -> RunResult:
+    store = folder / "mlflow.db"
+    if not store.exists():
+        shutil.copy(empty_store, store)
+    values = TINY | {"strategy.name": strategy, "tracking_uri": f"sqlite:///{store}"} | more
+    if strategy == "packnet":
+        values["training.epochs"] = 2
+    return run(resolve([("test", values)]))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in STRATEGIES],
+)
+def test_every_strategy_runs(
+    strategy: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run_of(strategy, tmp_path, empty_store)
+    assert result.strategy == strategy
+    assert 0 < result.acc < 1
+    assert result.unseen_acc is not None
+    assert 0 <= result.unseen_acc < 1
+    assert result.context_at_test == ("given" if strategy in TOLD else "not used")
+    assert result.replay_samples == SAMPLES.get(strategy, 0)
+    assert result.stored_floats >= result.model_floats + 256 * result.replay_samples
+    if strategy in AT_ONCE:
+        assert result.accuracy_matrix[:2] == [[None] * 3] * 2
+        assert (result.bwt, result.forgetting, result.fwt, result.learning_acc) == (None,) * 4
+    else:
+        diagonal = [result.accuracy_matrix[i][i] for i in range(3)]
+        assert result.learning_acc == pytest.approx(sum(d or math.nan for d in diagonal) / 3)
+        assert result.bwt is not None
+    assert result.decisions[2]["final_acc"] == result.accuracy_matrix[-1][2]
+
+
+def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
+    """The accuracy matrix of a walk that nobody records."""
+    more: dict[str, Any] = {"strategy.name": strategy, "seed": seed, "training.epochs": 2}
+    config = resolve([("test", TINY | more)]).config
+    stream = build_stream(config.stream, None, seed)
+    network, accuracy = build_network(config, stream), AccuracyPlugin()
+    built = build_strategy(config, stream, network, [accuracy], EvaluationPlugin(loggers=[]))
+    walk = Walk(config, stream, built, network, accuracy)
+    for _ in walk_through(walk, Silence()):
+        pass
+    return result_of(walk, "")["accuracy_matrix"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_seed_gives_the_same_matrix(strategy: str) -> None:
+    first = matrix_of(strategy, 0)
+    python_random.seed(1)  # nobody may draw from Python's random numbers
+    assert matrix_of(strategy, 0) == first
+    assert matrix_of(strategy, 1) != first
