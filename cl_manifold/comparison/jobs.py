@@ -1,5 +1,6 @@
 """Jobs: one run of a comparison each, ready to be sent to another process."""
 
+import gc
 import hashlib
 import json
 import time
@@ -131,6 +132,9 @@ def execute(job: Job, tell: Callable[[Any], None]) -> Outcome:
         found = run(job.resolved, Narrator(tell), Place(store, job.label, tags))
     except ClManifoldError as error:
         return Outcome(job.label, job.seed, problem=str(error))
+    finally:
+        # strategies refer to themselves: without this a worker keeps the data of several runs
+        gc.collect()
     result = found.as_dict()
     if client.refusal is not None:
         params = {key: value for key, value, _ in job.resolved.rows()}
