@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         InferredContext,
         NeverGrow,
     )
-    from cl_manifold.coordinates import LearnedContexts
+    from cl_manifold.contexts.learned import LearnedContexts
     from cl_manifold.geometry import (
         Bernstein,
         BSpline,
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
         random_codes,
         torus,
     )
-    from cl_manifold.information import ExactInformation, FisherInformation
-    from cl_manifold.manifold import WeightManifold
-    from cl_manifold.module import ManifoldModule
-    from cl_manifold.optim import NaturalStep, empirical_gram
-    from cl_manifold.state import load_manifold, save_manifold
+    from cl_manifold.manifold.information import ExactInformation, FisherInformation
+    from cl_manifold.manifold.module import ManifoldModule
+    from cl_manifold.manifold.natural_step import NaturalStep, empirical_gram
+    from cl_manifold.manifold.saving import load_manifold, save_manifold
+    from cl_manifold.manifold.weight_manifold import WeightManifold
 
 __version__ = "0.1.0"
 
@@ -51,7 +51,7 @@ _HOMES = {
         "InferredContext",
         "NeverGrow",
     ),
-    "coordinates": ("LearnedContexts",),
+    "contexts.learned": ("LearnedContexts",),
     "geometry": (
         "BSpline",
         "Bernstein",
@@ -66,11 +66,11 @@ _HOMES = {
         "random_codes",
         "torus",
     ),
-    "information": ("ExactInformation", "FisherInformation"),
-    "manifold": ("WeightManifold",),
-    "module": ("ManifoldModule",),
-    "optim": ("NaturalStep", "empirical_gram"),
-    "state": ("load_manifold", "save_manifold"),
+    "manifold.information": ("ExactInformation", "FisherInformation"),
+    "manifold.weight_manifold": ("WeightManifold",),
+    "manifold.module": ("ManifoldModule",),
+    "manifold.natural_step": ("NaturalStep", "empirical_gram"),
+    "manifold.saving": ("load_manifold", "save_manifold"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -31,7 +31,7 @@ from cl_manifold.geometry import (
     Vertices,
     random_codes,
 )
-from cl_manifold.information import ExactInformation, FisherInformation
+from cl_manifold.manifold.information import ExactInformation, FisherInformation
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import (
     ActiveOutputs,

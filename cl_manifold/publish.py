@@ -19,10 +19,9 @@ from matplotlib.figure import Figure
 from cl_manifold.config import Resolved
 from cl_manifold.contexts import TaskRecord
 from cl_manifold.geometry import Simplex
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.saving import save_manifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.metrics import decision_f1
-from cl_manifold.projection import project_weights
-from cl_manifold.state import save_manifold
 from cl_manifold.strategies import context_at_test, stored
 from cl_manifold.streams import TaskStream
 from cl_manifold.tracking import Store, version_tags
@@ -32,6 +31,7 @@ from cl_manifold.tracking.figures import (
     learning_figure,
 )
 from cl_manifold.tracking.manifold_figure import manifold_figure
+from cl_manifold.tracking.projection import project_weights
 from cl_manifold.tracking.report import ReportData, render_report
 from cl_manifold.walk import Walk, summary_metrics
 

@@ -11,9 +11,9 @@ from torch.nn.functional import cross_entropy
 
 from cl_manifold import Fourier
 from cl_manifold.conditioning.transforms import rotate_each
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
+from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.networks import mlp
-from cl_manifold.optim import NaturalStep
 from cl_manifold.streams import load_digits
 
 STEPS, BATCH = 600, 64

@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cl_manifold import Fourier
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
+from cl_manifold.manifold.natural_step import NaturalStep, empirical_gram
 from cl_manifold.networks import mlp
-from cl_manifold.optim import NaturalStep, empirical_gram
 from cl_manifold.streams import load_digits, rotate
 
 ANGLES, HELD_OUT, STEPS = 48, 270, 800

@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
 from cl_manifold.errors import ContextError
-from cl_manifold.optim import NaturalStep
+from cl_manifold.manifold.natural_step import NaturalStep
 
 from .loader import InMemoryLoaderPlugin
 

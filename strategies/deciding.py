@@ -15,7 +15,7 @@ from cl_manifold.contexts.statistics import assured_difference, doubt, return_te
 from cl_manifold.contexts.sweep import logits_at, logits_with, refine, spread
 from cl_manifold.errors import ContextError, context_text
 from cl_manifold.geometry import Simplex, Vertices
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .memory import Reference, TaskMemory
 from .probes import Probe, drift_of_commit, losses, probe

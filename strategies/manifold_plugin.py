@@ -17,10 +17,10 @@ from typing_extensions import Unpack
 from cl_manifold.contexts import ContextPolicy, GivenContext, InferredContext
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Basis
-from cl_manifold.information import ExactInformation, FisherInformation
-from cl_manifold.layout import Granularity, Layout
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.revision import release
+from cl_manifold.manifold.information import ExactInformation, FisherInformation
+from cl_manifold.manifold.layout import Granularity, Layout
+from cl_manifold.manifold.revision import release
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .deciding import Chosen, Decider, DecisionOptions
 from .inferring import InferredTesting

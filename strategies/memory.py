@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cl_manifold.geometry import Growth, Topology, Vertices
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor
 from cl_manifold.contexts.statistics import assured_difference
 from cl_manifold.contexts.sweep import logits_with
 from cl_manifold.errors import ContextError
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.revision import weights_after_commit
+from cl_manifold.manifold.revision import weights_after_commit
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .support import Support
 from .task import PricedTask, forward_batch

@@ -5,11 +5,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from cl_manifold.evidence import candidates, into, topology_evidence, winner
+from cl_manifold.contexts.sketch import TaskGram, drive
+from cl_manifold.contexts.topology_choice import candidates, into, topology_evidence, winner
 from cl_manifold.geometry import Growth, Vertices
 from cl_manifold.geometry.basis import same_context
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.sketch import TaskGram, drive
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .task import forward_batch
 

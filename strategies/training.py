@@ -8,7 +8,7 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import nn
 from torch.optim import Optimizer
 
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .loader import InMemoryLoaderPlugin
 from .manifold_plugin import WeightManifoldPlugin

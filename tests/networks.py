@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
 def small_mlp() -> Any:

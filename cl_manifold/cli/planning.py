@@ -79,7 +79,7 @@ def plan(
     from cl_manifold.cli.display import console
 
     with console().status("loading torch and avalanche"):
-        from cl_manifold.plan import recommend
+        from cl_manifold.contexts.plan import recommend
         from cl_manifold.tracking.plan_figure import plan_figure
 
         plans = _plans(resolved, topologies, information)
@@ -104,9 +104,9 @@ def _plans(config: RunConfig, topologies: str | None, information: float) -> lis
     """One plan per topology, on the contexts of the configured stream."""
     from cl_manifold.build import build_basis
     from cl_manifold.catalog import STREAMS, load, lookup
-    from cl_manifold.layout import layout_of
+    from cl_manifold.contexts.plan import plan as plan_topology
+    from cl_manifold.manifold.layout import layout_of
     from cl_manifold.networks import mlp
-    from cl_manifold.plan import plan as plan_topology
     from cl_manifold.streams import StreamOptions
     from cl_manifold.streams.contexts import planned_stream
 

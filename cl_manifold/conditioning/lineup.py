@@ -28,9 +28,9 @@ from cl_manifold.conditioning.systems import (
 )
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry import Basis, Vertices
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
+from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.networks import mlp
-from cl_manifold.optim import NaturalStep
 
 Build = Callable[[tuple[int, ...], tuple[int, ...], int], nn.Sequential]
 MIXED = 3

@@ -24,7 +24,7 @@ from cl_manifold.contexts.region import Region, region_of
 from cl_manifold.contexts.sweep import logits_with, refine, spread
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Simplex
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 Score = Literal["entropy", "energy"]
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Product, Simplex, Topology
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 BEYOND = 2.0
 """How many times the largest variance of a visited context still counts as visited."""

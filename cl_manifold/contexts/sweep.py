@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cl_manifold.geometry import Circle, Interval, Product, Simplex, Topology
-from cl_manifold.layout import Layout
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.layout import Layout
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, C), or from a context (dim,), to one number."""

@@ -15,7 +15,7 @@ from numpy import ndarray
 from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.basis import Basis
 from cl_manifold.geometry.topology import Circle, Interval, Product, Simplex, Topology
-from cl_manifold.projection import WeightProjection
+from cl_manifold.tracking.projection import WeightProjection
 from cl_manifold.tracking.style import DECISIONS, FAINT, INK, SOFT, hues, new_figure
 
 _MOST_LABELS = 30

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cl_manifold.plan import TopologyPlan
+from cl_manifold.contexts.plan import TopologyPlan
 from cl_manifold.tracking.style import hues, legend, new_figure, tidy
 
 

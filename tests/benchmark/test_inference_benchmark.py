@@ -24,7 +24,7 @@ from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.inference import ContextInference, InferenceSettings
 from cl_manifold.contexts.sweep import logits_at
 from cl_manifold.geometry import Circle
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.strategies import WeightManifoldPlugin
 from cl_manifold.streams import (
     ContextExperience,

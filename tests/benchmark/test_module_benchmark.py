@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from cl_manifold.geometry import Fourier
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
 from cl_manifold.networks import mlp
 from tests.benchmark.test_manifold_benchmark import peak_bytes
 

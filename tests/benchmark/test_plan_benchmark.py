@@ -25,6 +25,7 @@ from avalanche.training.supervised import Naive
 from scipy.stats import spearmanr
 from torch import nn
 
+from cl_manifold.contexts.plan import plan
 from cl_manifold.geometry import (
     Basis,
     Bernstein,
@@ -34,7 +35,6 @@ from cl_manifold.geometry import (
     random_codes,
 )
 from cl_manifold.networks import mlp
-from cl_manifold.plan import plan
 from cl_manifold.strategies import (
     FreshOptimizerPlugin,
     InMemoryLoaderPlugin,

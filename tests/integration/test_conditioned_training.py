@@ -11,8 +11,8 @@ from torch.utils.data import TensorDataset
 
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Fourier, TensorProduct
-from cl_manifold.module import ManifoldModule
-from cl_manifold.optim import NaturalStep
+from cl_manifold.manifold.module import ManifoldModule
+from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.strategies import AccuracyPlugin, InMemoryLoaderPlugin
 from cl_manifold.strategies.conditioned import (
     ConditionedTraining,

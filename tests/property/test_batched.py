@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cl_manifold.geometry import Fourier
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
 
 few = settings(max_examples=25, deadline=None)
 small = st.integers(1, 4)

@@ -15,7 +15,7 @@ from cl_manifold.geometry import (
     Vertices,
     random_codes,
 )
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import random_information, shake, small_mlp
 
 BASES = {

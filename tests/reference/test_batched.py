@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from cl_manifold import batched
-from cl_manifold.batched import Window
 from cl_manifold.geometry import Basis, Bernstein, Fourier, TensorProduct, random_codes
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold import batched
+from cl_manifold.manifold.batched import Window
+from cl_manifold.manifold.module import ManifoldModule
 
 Net = Callable[[], nn.Module]
 BATCH = 4

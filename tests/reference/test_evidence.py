@@ -8,8 +8,8 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Tensor, nn
 
-from cl_manifold.errors import ContextError
-from cl_manifold.evidence import (
+from cl_manifold.contexts.sketch import TaskGram, drive, sketch
+from cl_manifold.contexts.topology_choice import (
     STRENGTHS,
     AsVertex,
     Candidate,
@@ -20,10 +20,10 @@ from cl_manifold.evidence import (
     topology_evidence,
     winner,
 )
+from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Codes, Fourier, Interval, Vertices, hierarchical_prior
-from cl_manifold.layout import layout_of
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.sketch import TaskGram, drive, sketch
+from cl_manifold.manifold.layout import layout_of
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.streams.images import load_digits
 from cl_manifold.streams.transforms import permute_pixels, rotate
 from tests.networks import shake, small_mlp

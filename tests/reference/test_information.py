@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.information import draw_labels, fisher_information
-from cl_manifold.layout import Granularity, Layout, layout_of
+from cl_manifold.manifold.information import draw_labels, fisher_information
+from cl_manifold.manifold.layout import Granularity, Layout, layout_of
 
 
 class TwicePerForward(nn.Module):

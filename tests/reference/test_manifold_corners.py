@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from cl_manifold.geometry import Fourier, Vertices, hierarchical_prior
-from cl_manifold.information import fisher_information
-from cl_manifold.layout import Granularity
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.information import fisher_information
+from cl_manifold.manifold.layout import Granularity
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import fit, random_information, shake, small_cnn, small_mlp
 
 INF = float("inf")

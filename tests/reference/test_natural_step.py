@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from cl_manifold.geometry import Basis, Bernstein, Fourier, Growth, Topology, Vertices, random_codes
-from cl_manifold.module import ManifoldModule
-from cl_manifold.optim import NaturalStep, empirical_gram
+from cl_manifold.manifold.module import ManifoldModule
+from cl_manifold.manifold.natural_step import NaturalStep, empirical_gram
 from tests.networks import small_mlp
 
 

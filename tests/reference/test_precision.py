@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cl_manifold import precision
 from cl_manifold.geometry import Bernstein, Fourier, hierarchical_prior
+from cl_manifold.manifold import belief as precision
 
 INF = float("inf")
 

@@ -3,8 +3,8 @@
 import torch
 
 from cl_manifold.geometry import Fourier, Vertices
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.projection import project_weights
+from cl_manifold.manifold.weight_manifold import WeightManifold
+from cl_manifold.tracking.projection import project_weights
 from tests.networks import shake, small_mlp
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cl_manifold.contexts.sweep import distinct, logits_at, logits_with, onto, refine, spread
 from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Vertices
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import shake, small_cnn, small_mlp
 
 

@@ -11,9 +11,9 @@ from cl_manifold.conditioning.problems import PROBLEMS, Problem, bin_centres, dr
 from cl_manifold.conditioning.systems import Concatenated, Film, OnePerContext
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry import Basis, gram_by_quadrature, stiffness_by_quadrature
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
+from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.networks import cnn, mlp
-from cl_manifold.optim import NaturalStep
 
 ROTATION = PROBLEMS["rotation"]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.coordinates import LearnedContexts, nearest
+from cl_manifold.contexts.learned import LearnedContexts, nearest
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Topology, torus
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
 from cl_manifold.networks import mlp
 from cl_manifold.streams import load_digits, rotate
 

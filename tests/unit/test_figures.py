@@ -17,13 +17,13 @@ from matplotlib.text import Annotation
 from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.basis import Fourier
 from cl_manifold.geometry.topology import Circle, Interval, Product, Simplex, Topology, torus
-from cl_manifold.projection import WeightProjection
 from cl_manifold.tracking.figures import (
     accuracy_by_context_figure,
     accuracy_matrix_figure,
     learning_figure,
 )
 from cl_manifold.tracking.manifold_figure import manifold_figure
+from cl_manifold.tracking.projection import WeightProjection
 from cl_manifold.tracking.style import DECISIONS, accuracy_floor, hues
 
 NAN = np.nan

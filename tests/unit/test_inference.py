@@ -19,7 +19,7 @@ from cl_manifold.contexts.region import region_of
 from cl_manifold.contexts.sweep import logits_at, refine
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Fourier, Product, TensorProduct, Vertices
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import fit, random_information, shake, small_mlp
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cl_manifold.errors import LayoutError
-from cl_manifold.layout import Granularity, layout_from_spec, layout_of
+from cl_manifold.manifold.layout import Granularity, layout_from_spec, layout_of
 from tests.networks import small_cnn, small_mlp
 
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from cl_manifold.errors import ContextError, LayoutError, StoreError
 from cl_manifold.geometry import Bernstein, Fourier, Vertices, random_codes
-from cl_manifold.layout import Granularity
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.state import load_manifold, save_manifold
+from cl_manifold.manifold.layout import Granularity
+from cl_manifold.manifold.saving import load_manifold, save_manifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import random_information, shake, small_cnn, small_mlp
 
 INF = float("inf")

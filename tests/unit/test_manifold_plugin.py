@@ -20,7 +20,7 @@ from torch.utils.data import TensorDataset
 from cl_manifold.contexts import ByExperience
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Fourier, Vertices
-from cl_manifold.information import ExactInformation
+from cl_manifold.manifold.information import ExactInformation
 from cl_manifold.strategies import WeightManifoldPlugin, WeightManifoldTraining
 from tests.networks import small_cnn, small_mlp
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cl_manifold.errors import ContextError, LayoutError
 from cl_manifold.geometry import Bernstein, Fourier, Vertices, random_codes
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
 from tests.networks import small_cnn, small_mlp
 
 B = 4

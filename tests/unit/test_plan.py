@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cl_manifold.contexts.plan import PlannedTask, TopologyPlan, plan, recommend, relation
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import (
     Basis,
@@ -19,8 +20,7 @@ from cl_manifold.geometry import (
     Vertices,
     random_codes,
 )
-from cl_manifold.manifold import WeightManifold
-from cl_manifold.plan import PlannedTask, TopologyPlan, plan, recommend, relation
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.streams import StreamOptions, TaskStream, named, protocols
 from cl_manifold.streams.contexts import STAND_INS, planned_stream
 from cl_manifold.tracking.plan_figure import plan_figure

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_manifold.geometry import Basis, hierarchical_prior
-from cl_manifold.module import ManifoldModule
+from cl_manifold.manifold.module import ManifoldModule
 
 
 def empirical_gram(

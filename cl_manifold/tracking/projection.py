@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
 @dataclass(frozen=True)

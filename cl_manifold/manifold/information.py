@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
-from cl_manifold.layout import Entry, Layout
+from cl_manifold.manifold.layout import Entry, Layout
 
 Forward = Callable[[Tensor], Tensor]
 Blocks = dict[str, Tensor]

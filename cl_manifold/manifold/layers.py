@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrize import is_parametrized
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from cl_manifold import batched
-from cl_manifold.batched import Window
 from cl_manifold.errors import LayoutError
+from cl_manifold.manifold import batched
+from cl_manifold.manifold.batched import Window
 
 Points = dict[str, Tensor]
 """The control points of one layer by the names of its parameters, each (K, *shape)."""

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold import precision
 from cl_manifold.errors import LayoutError
-from cl_manifold.manifold import WeightManifold
+from cl_manifold.manifold import belief as precision
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
 @torch.no_grad()

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold import precision
 from cl_manifold.geometry import (
     Basis,
     Bernstein,
@@ -24,6 +23,7 @@ from cl_manifold.geometry import (
     Topology,
     hierarchical_prior,
 )
+from cl_manifold.manifold import belief as precision
 
 INFORMATION = 0.03
 """Fisher information that small classifiers end with, averaged over their weights."""

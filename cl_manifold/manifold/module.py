@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.parameter import is_lazy
 
-from cl_manifold.batched import assemble
 from cl_manifold.errors import ContextError, LayoutError
 from cl_manifold.geometry import Basis
-from cl_manifold.layers import Points, Run, attach, detach, off_limits, outside_graphs
+from cl_manifold.manifold.batched import assemble
+from cl_manifold.manifold.layers import Points, Run, attach, detach, off_limits, outside_graphs
 
 
 @final
@@ -28,7 +28,7 @@ class ManifoldModule(nn.Module):
         net(x, contexts)        # contexts of shape (B, dim): sample b runs with w(c_b)
 
     With a context per sample no weight matrix is built per sample: linear and convolution layers,
-    embeddings and norm layers run as in `cl_manifold.batched`, wherever the module calls them; only
+    embeddings and norm layers run as in `batched`, wherever the module calls them; only
     kernels that are small beside the images they move over are mixed for each sample, on CPUs. A
     layer of another kind runs sample by sample in `torch.func.vmap`, with a warning that names it.
     Axis 0 must be the batch in the input of every layer that has weights; that is checked by its

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_manifold import precision
 from cl_manifold.errors import ContextError, LayoutError, context_text
 from cl_manifold.geometry import Basis, Growth, hierarchical_prior
-from cl_manifold.layout import Granularity, layout_of
+from cl_manifold.manifold import belief as precision
+from cl_manifold.manifold.layout import Granularity, layout_of
 
 
 @dataclass(frozen=True)

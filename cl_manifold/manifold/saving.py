@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from cl_manifold.errors import LayoutError, StoreError
 from cl_manifold.geometry import basis_from_spec
-from cl_manifold.layout import layout_from_spec
-from cl_manifold.manifold import Visit, WeightManifold
+from cl_manifold.manifold.layout import layout_from_spec
+from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
 
 FORMAT = "cl-manifold/1"
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_manifold.layout import Layout
+from cl_manifold.manifold.layout import Layout
 
 
 def drive(module: nn.Module, loss: Float[Tensor, ""], layout: Layout) -> Float[Tensor, " D"]:
