@@ -222,6 +222,7 @@ def weight_manifold(config: RunConfig, stream: TaskStream, template: dict[str, A
         information=ExactInformation() if exact else FisherInformation(chosen.information_samples),
         blocks=chosen.blocks,
         strength=chosen.strength,
+        storage=chosen.storage,
     )
     template["plugins"].append(manifold)
     return Naive(**template)

@@ -35,14 +35,12 @@ class Item:
 _DIGITS = {"training.epochs": 10, "training.batch_size": 16, "strategy.price": 100.0}
 _MNIST = {"stream.samples": 10_000, "stream.test_samples": 2_000}
 _CIRCLE = {"topology.kind": "circle"}
-_PERMUTED = {"topology.kind": "simplex", "strategy.strength": 1e-5}
+_SIMPLEX = {"topology.kind": "simplex"}
 _HIDDEN = {
     "topology.kind": "simplex",
-    "strategy.strength": 1e-7,
     "contexts.training": "inferred",
 }
 _UNTOLD = {"contexts.test": "inferred", "contexts.features": 1000}
-_SPLIT = {"topology.kind": "simplex", "strategy.strength": 1e-7}
 
 # published settings: all images there are, a constant rate
 _PUBLISHED = {"stream.samples": None, "stream.test_samples": None, "training.decay": False}
@@ -61,7 +59,7 @@ _ADAM_128 = {
 }
 _GPM = _PUBLISHED | _SMALL_SGD | _SGD_10
 _MAMMOTH = _PUBLISHED | _SMALL_SGD | _SGD_128
-_SCENARIO = _PUBLISHED | _SPLIT | _ADAM_128
+_SCENARIO = _PUBLISHED | _SIMPLEX | _ADAM_128
 _FEW = {"contexts.features": 300}
 _SINGLE = {"contexts.test": "inferred", "contexts.batch": 1, "contexts.features": 2000}
 
@@ -74,12 +72,12 @@ STREAMS: Mapping[str, Item] = {
     "permuted-digits": Item(
         "scikit-learn digits with 10 unrelated pixel orders; context is which one",
         "cl_manifold.streams:permuted_digits",
-        _DIGITS | _PERMUTED | {"stream.contexts": 10},
+        _DIGITS | _SIMPLEX | {"stream.contexts": 10},
     ),
     "split-digits": Item(
         "scikit-learn digits, 5 tasks of 2 classes each; context is which task",
         "cl_manifold.streams:split_digits",
-        _DIGITS | _SPLIT | {"stream.contexts": 5},
+        _DIGITS | _SIMPLEX | {"stream.contexts": 5},
     ),
     "rotated-mnist": Item(
         "MNIST turned by 20 angles 18° apart, 10,000 images each; context on a circle",
@@ -89,12 +87,12 @@ STREAMS: Mapping[str, Item] = {
     "permuted-mnist": Item(
         "MNIST with 10 unrelated pixel orders; context is which one",
         "cl_manifold.streams:permuted_mnist",
-        _MNIST | _PERMUTED | {"stream.contexts": 10},
+        _MNIST | _SIMPLEX | {"stream.contexts": 10},
     ),
     "split-mnist": Item(
         "MNIST, 5 tasks of 2 classes each; context is which task",
         "cl_manifold.streams:split_mnist",
-        _SPLIT | {"stream.contexts": 5},
+        _SIMPLEX | {"stream.contexts": 5},
     ),
     "noisy-mnist": Item(
         "MNIST under 10 levels of Gaussian noise; context on an interval",
@@ -124,13 +122,13 @@ STREAMS: Mapping[str, Item] = {
     "gpm-permuted-mnist": Item(
         "MNIST with 10 unrelated pixel orders, in the setting of GPM; context is which one",
         "cl_manifold.streams:gpm_permuted_mnist",
-        _GPM | _PERMUTED | _FEW | {"stream.contexts": 10, "strategy.price": 100.0},
+        _GPM | _SIMPLEX | _FEW | {"stream.contexts": 10, "strategy.price": 100.0},
         "Saha, Garg, Roy 2021 (GPM), arXiv 2103.09762",
     ),
     "mammoth-permuted-mnist": Item(
         "MNIST with 20 unrelated pixel orders, in the setting of mammoth; context is which one",
         "cl_manifold.streams:mammoth_permuted_mnist",
-        _MAMMOTH | _PERMUTED | _FEW | {"stream.contexts": 20, "strategy.price": 100.0},
+        _MAMMOTH | _SIMPLEX | _FEW | {"stream.contexts": 20, "strategy.price": 100.0},
         "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
     ),
     "mammoth-rotated-mnist": Item(

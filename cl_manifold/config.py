@@ -47,8 +47,9 @@ class TopologyConfig:
 class StrategyConfig:
     """The strategy and its strengths.
 
-    Of the weight manifold: `price` of moving weights, `strength` of the control points' prior, how
-    finely a task is held (`blocks`) and by what (`protection`).
+    Of the weight manifold: `price` of moving weights, `strength` of a task's information relative
+    to the prior ("auto" is that of the basis), how finely a task is held (`blocks`) and by what
+    (`protection`), and the number format between tasks (`storage`).
 
     Of the others: `penalty` is the weight of what ewc, online-ewc, si, mas and lwf add to the loss;
     `decay` how much of the past online-ewc keeps; `replay_samples` how many training samples are
@@ -59,8 +60,9 @@ class StrategyConfig:
 
     name: str = "weight-manifold"
     price: float = 30.0
-    strength: float = 1e-4
-    blocks: Literal["tensor", "row", "weight"] = "tensor"
+    strength: float | None = None
+    blocks: Literal["tensor", "row", "weight"] = "row"
+    storage: Literal["float32", "bfloat16", "int8"] = "float32"
     protection: Literal["fisher", "exact"] = "fisher"
     information_samples: int = 256
     penalty: float = 1000.0
@@ -257,7 +259,7 @@ def _check_ranges(values: Values) -> None:
         if values[key] is not None and not values[key] >= lowest:
             raise ConfigError(f"{key} is {values[key]}, but must be {lowest} or more")
     for key in POSITIVE:
-        if not 0 < values[key] < float("inf"):
+        if values[key] is not None and not 0 < values[key] < float("inf"):
             raise ConfigError(f"{key} is {values[key]}, but must be positive and finite")
     for key in SHARES:
         if not 0 < values[key] < 1:
@@ -289,7 +291,7 @@ def _convert(value: Any, kind: Any) -> Any:
         items = value.split(",") if isinstance(value, str) else value
         return tuple(_convert(item, options[0]) for item in items if item != "")
     if NoneType in options:
-        return None if value in (None, "", "all", "none") else _convert(value, options[0])
+        return None if value in (None, "", "all", "none", "auto") else _convert(value, options[0])
     if kind is bool:
         return {"true": True, "1": True, "false": False, "0": False}[str(value).lower()]
     if kind is int and (isinstance(value, bool) or float(value) != int(float(value))):

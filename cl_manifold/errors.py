@@ -16,6 +16,18 @@ class LayoutError(ClManifoldError, ValueError):
     """A module's parameters do not match the layout of its weight manifold."""
 
 
+class InformationError(ClManifoldError, ValueError):
+    """The information of a task says nothing, or nothing that can be used."""
+
+
+class IncompatibleError(ClManifoldError, ValueError):
+    """A network, loss or strategy that the weight manifold cannot work with."""
+
+
+class DriftError(ClManifoldError, RuntimeError):
+    """A commit would change too much at earlier contexts."""
+
+
 class ConfigError(ClManifoldError, ValueError):
     """A stream, strategy, key or value of the configuration is unknown or out of range."""
 

@@ -9,10 +9,12 @@ from .conditioned import (
     with_contexts,
 )
 from .context_input import ContextFeatures, ContextInput, JointContextTraining, TellContext
-from .deciding import DecisionOptions
-from .inferring import InferredTesting
 from .loader import InMemoryLoaderPlugin
-from .manifold_plugin import WeightManifoldPlugin
+from .manifold.deciding import DecisionOptions
+from .manifold.inference import InferredTesting
+from .manifold.plugin import WeightManifoldPlugin
+from .manifold.shaping import TopologyWatch
+from .manifold.trace import TaskTrace
 from .penalties import SummedPenalties
 from .plugins import (
     AccuracyPlugin,
@@ -32,9 +34,7 @@ from .repairs import (
     SynapticIntelligence,
 )
 from .separate import PackedTasks, SeparateNetworks
-from .shaping import TopologyWatch
 from .stored import Stored, context_at_test, stored
-from .task import TaskTrace
 from .training import WeightManifoldTraining
 
 __all__ = [

@@ -22,7 +22,7 @@ from avalanche.training.supervised import DER, ER_ACE, Cumulative, JointTraining
 from torch import nn
 
 from .context_input import TellContext
-from .manifold_plugin import WeightManifoldPlugin
+from .manifold.plugin import WeightManifoldPlugin
 from .penalties import SummedPenalties
 from .separate import PackedTasks, SeparateNetworks
 

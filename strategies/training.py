@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .loader import InMemoryLoaderPlugin
-from .manifold_plugin import WeightManifoldPlugin
+from .manifold.plugin import WeightManifoldPlugin
 
 
 class WeightManifoldTraining(SupervisedTemplate):

@@ -37,12 +37,6 @@ NUMBERS = {
     help="E.g. circle:3,circle:5,spline:9; the number is harmonics, degree or size. [by contexts]",
 )
 @click.option(
-    "--information",
-    type=float,
-    default=0.03,
-    help="What a finished task is taken to be worth, in units of Fisher information.",
-)
-@click.option(
     "--figure",
     type=click.Path(path_type=Path, dir_okay=False),
     default="plan.png",
@@ -52,7 +46,6 @@ NUMBERS = {
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def plan(
     topologies: str | None,
-    information: float,
     figure: Path,
     as_json: bool,
     config: Path | None,
@@ -72,17 +65,13 @@ def plan(
       cl-manifold plan permuted-mnist --set stream.contexts=20 --figure permuted.png
     """  # noqa: D301
     resolved = resolve_options(config, assignments, **options).config
-    if not 0 < information < float("inf"):
-        raise ConfigError(
-            f"--information is {information}, but must be positive and finite; 0.03 is typical"
-        )
     from cl_manifold.cli.display import console
 
     with console().status("loading torch and avalanche"):
         from cl_manifold.contexts.plan import recommend
         from cl_manifold.tracking.plan_figure import plan_figure
 
-        plans = _plans(resolved, topologies, information)
+        plans = _plans(resolved, topologies)
     name, reason = recommend(plans)
     plan_figure(plans, name).savefig(_writable(figure), dpi=110)
     if as_json:
@@ -100,7 +89,7 @@ def plan(
     click.echo(f"Figure: {figure}", err=True)
 
 
-def _plans(config: RunConfig, topologies: str | None, information: float) -> list[Any]:
+def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     """One plan per topology, on the contexts of the configured stream."""
     from cl_manifold.build import build_basis
     from cl_manifold.catalog import STREAMS, load, lookup
@@ -126,7 +115,6 @@ def _plans(config: RunConfig, topologies: str | None, information: float) -> lis
             build_basis(_topology(config.topology, name), stream.topology, config.seed),
             name=name,
             space=stream.topology,
-            information=information,
             strength=config.strategy.strength,
             model=(layout.size, layout.blocks),
         )

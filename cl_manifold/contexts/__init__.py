@@ -7,9 +7,12 @@ from cl_manifold.contexts.evidence import Decision, Evidence, evidence_from
 from cl_manifold.contexts.inference import ContextInference, InferenceSettings
 from cl_manifold.contexts.policies import (
     ByExperience,
+    ByFunction,
     ContextPolicy,
     GivenContext,
     InferredContext,
+    policy_of,
+    position,
 )
 from cl_manifold.contexts.record import TaskRecord
 
@@ -17,6 +20,7 @@ __all__ = [
     "AlwaysGrow",
     "ByEvidence",
     "ByExperience",
+    "ByFunction",
     "ContextInference",
     "ContextPolicy",
     "Decision",
@@ -31,4 +35,6 @@ __all__ = [
     "Rule",
     "TaskRecord",
     "evidence_from",
+    "policy_of",
+    "position",
 ]

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.region import Region, region_of
-from cl_manifold.contexts.sweep import logits_with, refine, spread
+from cl_manifold.contexts.sweep import Inputs, logits_at, logits_with, refine, spread
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Simplex
+from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 Score = Literal["entropy", "energy"]
@@ -98,8 +99,8 @@ class ContextInference:
 
         inference = ContextInference(encoder)
         inference.prepare(manifold)
-        context = inference.batch(x)              # one context for all of x
-        found = inference.predict(x, batch=64)    # one per 64 inputs, with the logits there
+        context = inference.batch((x,))           # one context for all of x
+        found = inference.predict((x,), batch=64)    # one per 64 inputs, with the logits there
 
     Attributes:
         encoder: judges inputs without the network, or None.
@@ -130,48 +131,50 @@ class ContextInference:
         steps = 0 if pure else self.settings.steps
         self.candidates = found[region.contains(found).cpu()]
         small = len(self.candidates) * manifold.layout.size <= CACHED_FLOATS
-        weights = manifold.weights(self.candidates) if small else None
-        self._state = _State(manifold, region, weights, steps)
+        states = manifold.state(self.candidates) if small else None
+        self._state = _State(manifold, region, states, steps)
 
     @torch.no_grad()
-    def batch(self, x: Tensor) -> Float[Tensor, " dim"]:
+    def batch(self, inputs: Inputs) -> Float[Tensor, " dim"]:
         """The one context of all inputs."""
-        state, reading, short = self._ready(), self._read(x), torch.arange(len(self.candidates))
-        found = self._encoded(x, reading).sum(0)
+        state, reading = self._ready(), self._read(inputs[0])
+        short = torch.arange(len(self.candidates))
+        found = self._encoded(inputs[0], reading).sum(0)
         if self.encoder is not None:
             short = found.topk(min(self.settings.shortlist, len(found))).indices
-        logits = state.logits(self.candidates, short, x)
+        logits = state.logits(self.candidates, short, inputs)
         total = found[short] - self._weight * self._score(logits).sum(-1)
         best = self.candidates[short[total.argmax()]]
-        return self._refined(best, x, reading) if state.steps else best
+        return self._refined(best, inputs, reading) if state.steps else best
 
     @torch.no_grad()
-    def samples(self, x: Tensor) -> Float[Tensor, "N dim"]:
+    def samples(self, inputs: Inputs) -> Float[Tensor, "N dim"]:
         """A context for every input on its own."""
-        return self.predict(x, 1).contexts
+        return self.predict(inputs, 1).contexts
 
     @torch.no_grad()
-    def predict(self, x: Tensor, batch: int) -> Inferred:
+    def predict(self, inputs: Inputs, batch: int) -> Inferred:
         """Contexts for every `batch` consecutive inputs, and the logits there."""
         if batch < 1:
             raise ValueError(f"a batch must have 1 or more inputs, got {batch}")
         if batch == 1:
-            return self._single(x)
+            return self._single(inputs)
         manifold = self._ready().manifold
-        parts = x.split(batch)
+        parts = list(zip(*(column.split(batch) for column in inputs), strict=True))
         contexts = [self.batch(part) for part in parts]
         logits = [
-            logits_with(manifold, manifold.weights(c[None]), part)[0]
+            logits_with(manifold, manifold.state(c[None]), part)[0]
             for c, part in zip(contexts, parts, strict=True)
         ]
-        repeats = torch.tensor([len(part) for part in parts])
+        repeats = torch.tensor([len(part[0]) for part in parts])
         return Inferred(torch.stack(contexts).repeat_interleave(repeats, 0), torch.cat(logits))
 
     # -- helpers -----------------------------------------------------------------------------
 
-    def _single(self, x: Tensor) -> Inferred:
+    def _single(self, inputs: Inputs) -> Inferred:
         """Every candidate's weights meet all inputs that have it on their shortlist at once."""
-        state, found = self._ready(), self._encoded(x, self._read(x))
+        x, state = inputs[0], self._ready()
+        found = self._encoded(x, self._read(x))
         count = len(self.candidates) if self.encoder is None else self.settings.shortlist
         short = found.topk(min(count, len(self.candidates)), dim=1).indices
         best = torch.full((len(x),), -torch.inf, dtype=torch.float64)
@@ -181,7 +184,8 @@ class ContextInference:
             rows = (short == k).any(1).nonzero()[:, 0]
             if not len(rows):
                 continue
-            logits = state.logits(self.candidates, torch.tensor([k]), x[rows.to(x.device)])[0]
+            asked = tuple(column[rows.to(column.device)] for column in inputs)
+            logits = state.logits(self.candidates, torch.tensor([k]), asked)[0]
             total = found[rows, k] - self._weight * self._score(logits)
             better = total > best[rows]
             chosen = rows[better]
@@ -216,7 +220,7 @@ class ContextInference:
             return torch.zeros(len(x), len(self.candidates), dtype=torch.float64)
         return self.encoder.log_likelihood(reading, self.candidates).double().cpu()
 
-    def _refined(self, start: Tensor, x: Tensor, reading: Tensor | None) -> Tensor:
+    def _refined(self, start: Tensor, inputs: Inputs, reading: Tensor | None) -> Tensor:
         state, weight, score = self._ready(), self._weight, SCORES[self.settings.score]
 
         def objective(logits: Tensor) -> Tensor:
@@ -233,7 +237,7 @@ class ContextInference:
             state.manifold,
             objective,
             start,
-            x,
+            inputs,
             steps=self.settings.steps,
             rate=pi * step,
             penalty=penalty,
@@ -247,15 +251,14 @@ class _State:
 
     manifold: WeightManifold
     region: Region
-    weights: Tensor | None
+    states: State | None
     steps: int
 
     def logits(
-        self, candidates: Float[Tensor, "m dim"], rows: Int[Tensor, " n"], x: Tensor
+        self, candidates: Float[Tensor, "m dim"], rows: Int[Tensor, " n"], inputs: Inputs
     ) -> Float[Tensor, "n N C"]:
         """At the candidates in `rows`."""
-        parts = [
-            self.manifold.weights(candidates[part]) if self.weights is None else self.weights[part]
-            for part in (rows.split(8) if self.weights is None else [rows])
-        ]
-        return torch.cat([logits_with(self.manifold, part, x) for part in parts])
+        if self.states is None:
+            return logits_at(self.manifold, candidates[rows], inputs)
+        chosen = {name: values[rows.to(values.device)] for name, values in self.states.items()}
+        return logits_with(self.manifold, chosen, inputs)

@@ -21,12 +21,9 @@ from cl_manifold.geometry import (
     Interval,
     Product,
     Topology,
-    hierarchical_prior,
 )
-from cl_manifold.manifold import belief as precision
+from cl_manifold.manifold.belief import PRECISION, unvisited
 
-INFORMATION = 0.03
-"""Fisher information that small classifiers end with, averaged over their weights."""
 ROOMY, CROWDED = 0.1, 0.25
 """What a good plan refuses at most, and from where on a plan is crowded."""
 SWINGS = 10.0
@@ -115,13 +112,12 @@ def plan(
     *,
     name: str,
     space: Topology | None = None,
-    information: float = INFORMATION,
-    strength: float = 1e-4,
+    strength: float | None = None,
     model: tuple[int, int] = (1, 1),
 ) -> TopologyPlan:
     """What a `WeightManifold` will do at these contexts if all tasks are worth as much.
 
-        refused_j = (1 − g_j)² E |w*_j − w(c_j)|²,    g_j = 1 / (1 + (κ_j − κ⁰_j) / f)
+        refused_j = (1 − g_j)² E |w*_j − w(c_j)|²,    g_j = 1 / (1 + (κ_j − κ⁰_j) / f),   f = ρ ε
         commit w(c_j) + g_j (w*_j − w(c_j)) at c_j,   E w*_i w*_j = k(c_i, c_j)
 
     κ_j = 1/(φ_jᵀ Σ_j φ_j) after j tasks, κ⁰_j before any: where n earlier tasks hold a context in
@@ -132,43 +128,43 @@ def plan(
         basis: topology and functions.
         name: what people call the basis.
         space: where the stream's contexts live; the topology of the basis by default.
-        information: f of every task, positive and finite.
-        strength: ε of the prior.
+        strength: ρ, the information of every task relative to the prior; the basis' own by default.
         model: number of weights, and of blocks that have a covariance of their own.
 
     Raises:
         ContextError: a context lies outside the topology.
-        ValueError: there is no context, or the information is not positive and finite.
+        ValueError: there is no context, or the strength is not positive and finite.
     """
-    if not len(contexts) or not 0 < information < float("inf"):
+    strength = basis.strength if strength is None else strength
+    if not len(contexts) or not 0 < strength < float("inf"):
         raise ValueError(
-            f"a plan needs contexts and a positive, finite information, got {len(contexts)} and "
-            f"{information}; give both"
+            f"a plan needs contexts and a positive, finite strength, got {len(contexts)} and "
+            f"{strength}; give both"
         )
     contexts = contexts.double()
     related = relation(space or basis.topology, contexts)
-    prior = precision.prior_covariance(hierarchical_prior(basis), strength)
     phis, grid = basis(contexts), basis(basis.topology.grid(257))
-    covariance, f = prior[None], torch.tensor([information], dtype=torch.float64)
+    belief = unvisited(basis.prior(), blocks=1)
+    f = torch.tensor([PRECISION * strength], dtype=torch.float64)
     learned = torch.zeros(basis.size, len(contexts), dtype=torch.float64)
     tasks: list[PlannedTask] = []
     for index, phi in enumerate(phis):
-        v, q = precision.direction(covariance, phi)
-        plasticity = float(precision.plasticity(covariance, prior, phi))
-        held = (1 / max(plasticity, precision.SATURATED) - 1) / float(phi @ prior @ phi)
-        gain = 1 / (1 + held / information)
+        step = belief.step(phi)
+        plasticity = float(step.freedom)
+        held = (1 / max(plasticity, step.saturated) - 1) / float(phi @ belief.prior @ phi)
+        gain = 1 / (1 + held / float(f))
         wish = torch.eye(len(contexts), dtype=torch.float64)[index] - phi @ learned
         tasks.append(
             PlannedTask(
                 tuple(contexts[index].tolist()),
                 plasticity,
                 (1 - gain) ** 2 * float(wish @ related @ wish),
-                float(precision.overshoot(covariance, phi, torch.cat([grid, phi[None]]))),
+                step.overshoot(torch.cat([grid, phi[None]])),
                 _stored(index + 1, basis, model),
             )
         )
-        learned = learned + torch.outer(v[0] / q[0], gain * wish)
-        covariance = precision.condition(covariance, phi, f)
+        learned = learned + torch.outer(step.coefficient()[0], gain * wish)
+        belief = belief.observe(phi, f)
     return TopologyPlan(name, basis.size, model[0], tuple(tasks))
 
 
@@ -188,21 +184,22 @@ def relation(space: Topology, contexts: Float[Tensor, "T dim"]) -> Float[Tensor,
     else:
         return contexts @ contexts.mT
     phi = basis(contexts)
-    k = phi @ torch.linalg.solve(hierarchical_prior(basis, 1.0), phi.mT)
+    k = phi @ torch.linalg.solve(basis.prior(1.0), phi.mT)
     scale = k.diagonal().sqrt()
     return k / scale[:, None] / scale
 
 
 def _stored(visits: int, basis: Basis, model: tuple[int, int]) -> int:
-    """Control points, then Σ, Σ₀, and context and information of every visit in double precision.
+    """What `WeightManifold.stored_floats` will be.
 
+    Control points in float32; Σ's triangles, Σ₀, contexts and φ in float64; information in float32.
     Codes keep the initial network too, because constants are not in their span.
     """
     weights, blocks = model
     size = basis.size
     models = size + (basis.constant() is None)
-    doubles = (blocks + 1) * size**2 + visits * (basis.topology.dim + blocks)
-    return models * weights + 2 * doubles
+    doubles = blocks * size * (size + 1) // 2 + size**2 + visits * (basis.topology.dim + size)
+    return models * weights + 2 * doubles + visits * blocks
 
 
 def recommend(plans: Sequence[TopologyPlan]) -> tuple[str, str]:

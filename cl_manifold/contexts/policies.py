@@ -1,10 +1,9 @@
 """Policies: which context an experience has. A policy is any callable on experiences."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from cl_manifold.errors import ContextError
@@ -12,7 +11,7 @@ from cl_manifold.errors import ContextError
 
 @runtime_checkable
 class ContextPolicy(Protocol):
-    """Gives the context, shape (dim,), of an Avalanche experience, or None: it is to be inferred.
+    """Gives the context of an Avalanche experience, or None: it is to be inferred.
 
     `source` is the word for tables: "given" or "inferred".
     """
@@ -22,8 +21,8 @@ class ContextPolicy(Protocol):
         """Where contexts come from."""
         ...
 
-    def __call__(self, experience: Any) -> Tensor | None:
-        """The context as a float64 tensor."""
+    def __call__(self, experience: Any) -> Any:
+        """A number, several, or on a simplex the number of a vertex, of any numeric type."""
         ...
 
 
@@ -33,15 +32,16 @@ class GivenContext:
 
     source = "given"
 
-    def __call__(self, experience: Any) -> Tensor:
-        """The attribute as a float64 tensor of shape (dim,)."""
+    def __call__(self, experience: Any) -> Any:
+        """The attribute."""
         context = getattr(experience, "context", None)
         if context is None:
+            index = getattr(experience, "current_experience", "?")
             raise ContextError(
-                f"experience {experience.current_experience} carries no context; set "
-                "experience.context to a tensor, or pass contexts=ByExperience([...])"
+                f"experience {index} carries no context; pass contexts=ByExperience([...]) or any "
+                "function of the experience, or make the benchmark with_contexts(benchmark, [...])"
             )
-        return torch.as_tensor(context, dtype=torch.float64).reshape(-1)
+        return context
 
 
 @final
@@ -51,17 +51,63 @@ class ByExperience:
     source = "given"
 
     def __init__(self, contexts: Sequence[Any] | Tensor) -> None:
-        self.contexts = [torch.as_tensor(c, dtype=torch.float64).reshape(-1) for c in contexts]
+        self.contexts = list(contexts)
 
-    def __call__(self, experience: Any) -> Tensor:
-        """The entry at the experience's position."""
-        index = int(experience.current_experience)
+    def __call__(self, experience: Any) -> Any:
+        """The entry at the experience's position; a part of an experience has that of the whole."""
+        index = position(experience)
         if index >= len(self.contexts):
             raise ContextError(
                 f"experience {index} has no context: the list holds {len(self.contexts)}; "
                 "give one context per experience of the stream"
             )
         return self.contexts[index]
+
+
+@final
+class ByFunction:
+    """Any function from an experience to its context."""
+
+    source = "given"
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.function = function
+
+    def __call__(self, experience: Any) -> Any:
+        """What the function returns."""
+        context = self.function(experience)
+        if context is None:
+            raise ContextError(
+                f"the function of contexts returned None for experience {position(experience)}; "
+                "let it return a number, or pass contexts=InferredContext()"
+            )
+        return context
+
+
+def policy_of(contexts: ContextPolicy | Callable[[Any], Any] | None) -> ContextPolicy:
+    """A policy as it is, any other function as one, and `GivenContext` for None.
+
+    Raises:
+        ContextError: it cannot be called.
+    """
+    if contexts is None:
+        return GivenContext()
+    if isinstance(contexts, ContextPolicy):
+        return contexts
+    if not callable(contexts):
+        raise ContextError(
+            f"contexts is a {type(contexts).__name__}, but must be a function of an experience; "
+            "pass a list as ByExperience([...])"
+        )
+    return ByFunction(contexts)
+
+
+def position(experience: Any) -> int:
+    """Position in the stream; a part of an experience counts as the whole."""
+    logging = getattr(experience, "logging", None)
+    experience = experience if logging is None else logging()
+    origin = getattr(experience, "origin_experience", None)
+    return int(experience.current_experience) if origin is None else position(origin)
 
 
 @final

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Product, Simplex, Topology
+from cl_manifold.manifold.belief import unpacked
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 BEYOND = 2.0
@@ -69,14 +70,15 @@ def region_of(manifold: WeightManifold) -> Region:
     Raises:
         ContextError: no task is finished.
     """
-    if not manifold.visits:
+    if not manifold.atlas.tasks:
         raise ContextError(
             "no context can be inferred before the first task is learned; train one, "
             "or give the context"
         )
-    visited = torch.stack([v.context for v in manifold.visits])
+    visited = manifold.atlas.contexts()
     topology, covariance = manifold.basis.topology, average_covariance(manifold)
-    largest = float(_squares(manifold.phi(visited), covariance).max())
+    phis = manifold.atlas.phis(manifold.basis.size)
+    largest = float(_squares(phis, covariance).max())
     bound = max(BEYOND * largest, OPEN * variation(manifold))
     missing = pure_tasks(topology) & (visited.abs() <= 1e-9).all(0)
     return Region(manifold.phi, covariance, bound, missing)
@@ -84,16 +86,15 @@ def region_of(manifold: WeightManifold) -> Region:
 
 def average_covariance(manifold: WeightManifold) -> Float[Tensor, "K K"]:
     """Σ̄ = Σ_b s_b Σ_b with the shares s_b of the weights in each block."""
-    entries = manifold.layout.entries
-    sizes = [e.size // e.blocks for e in entries for _ in range(e.blocks)]
-    share = torch.tensor(sizes).to(manifold.covariance) / manifold.layout.size
-    return torch.tensordot(share, manifold.covariance, dims=1)
+    share = manifold.layout.sizes() / manifold.layout.size
+    size = manifold.basis.size
+    return unpacked((share @ manifold.belief.triangle.double())[None], size)[0]
 
 
 def variation(manifold: WeightManifold) -> float:
     """v₀ over a grid of the topology."""
     phi = manifold.phi(manifold.basis.topology.grid(GRID))
-    return float(_squares(phi - phi.mean(0), manifold.prior).mean())
+    return float(_squares(phi - phi.mean(0), manifold.belief.prior).mean())
 
 
 def pure_tasks(topology: Topology) -> Bool[Tensor, " dim"]:

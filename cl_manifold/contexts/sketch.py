@@ -8,26 +8,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cl_manifold.manifold.layout import Layout
+from cl_manifold.manifold.layout import Layout, State
 
 
-def drive(module: nn.Module, loss: Float[Tensor, ""], layout: Layout) -> Float[Tensor, " D"]:
-    """−∇ℓ of the weights that the module holds; zero for buffers and for what the loss ignores.
+def drive(module: nn.Module, loss: Float[Tensor, ""], layout: Layout) -> State:
+    """−∇ℓ of the weights that the module holds, by name; zero for what the loss ignores.
 
     Args:
         module: holds the network at which all tasks are compared: the initial one.
         loss: of a task's data, with its graph.
-        layout: the order of the weights.
+        layout: which weights are asked for.
     """
     parameters = dict(module.named_parameters())
     names = [e.name for e in layout.trained if parameters[e.name].requires_grad]
     found = torch.autograd.grad(loss, [parameters[n] for n in names], allow_unused=True)
     gradients = dict(zip(names, found, strict=True))
-    rows: list[Tensor] = []
-    for entry in layout.entries:
-        gradient = gradients.get(entry.name)
-        rows.append(loss.new_zeros(entry.size) if gradient is None else -gradient.reshape(-1))
-    return torch.cat(rows)
+    drives: State = {}
+    for e in layout.trained:
+        gradient = gradients.get(e.name)
+        drives[e.name] = torch.zeros(e.shape) if gradient is None else -gradient
+    return drives
 
 
 @final
@@ -57,17 +57,19 @@ class TaskGram:
         self._weights: dict[str, int] = {}
 
     @torch.no_grad()
-    def add(self, vector: Float[Tensor, " D"], layout: Layout) -> None:
+    def add(self, drives: State) -> None:
         """Take in the drive of one more task.
 
-        Earlier tasks have no part in tensors that are new in the layout. Buffers are left out.
+        Earlier tasks have no part in tensors that are new, or were narrower.
         """
-        for entry in layout.trained:
-            part = vector[entry.start : entry.start + entry.size].detach().cpu().double()
-            row = sketch(part, self.size, self.seed + crc32(entry.name.encode()))
-            earlier = self.sketches.get(entry.name, row.new_zeros(self.tasks, len(row)))
-            self.sketches[entry.name] = torch.cat([earlier, row.float()[None]])
-            self._weights[entry.name] = entry.size
+        for name, drive in drives.items():
+            part = drive.detach().cpu().double().flatten()
+            row = sketch(part, self.size, self.seed + crc32(name.encode())).float()
+            earlier = self.sketches.get(name, row[:0].expand(0, 0))
+            if self._weights.get(name) != len(part):
+                earlier = row.new_zeros(self.tasks, len(row))
+            self.sketches[name] = torch.cat([earlier, row[None]])
+            self._weights[name] = len(part)
         self.tasks += 1
 
     @property

@@ -4,64 +4,59 @@ The live module is only read: `functional_call` lends its architecture to the we
 evaluation mode, and every flag and weight is afterwards what it was.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 
 from cl_manifold.geometry import Circle, Interval, Product, Simplex, Topology
-from cl_manifold.manifold.layout import Layout
+from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.watching import watching
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, C), or from a context (dim,), to one number."""
 
+Inputs = tuple[Tensor, ...]
+"""What a network takes, the batch along axis 0: the samples, and task labels if it needs them."""
+
 
 @torch.no_grad()
 def logits_at(
-    manifold: WeightManifold, contexts: Float[Tensor, "n dim"], x: Tensor, *, chunk: int = 8
+    manifold: WeightManifold, contexts: Float[Tensor, "n dim"], inputs: Inputs, *, chunk: int = 8
 ) -> Float[Tensor, "n N C"]:
     """The logits of the network at each context, f(x; w(c_i)).
 
     Args:
-        manifold: its module must map a batch x to logits.
+        manifold: its module must map inputs to logits.
         contexts: on the topology.
-        x: N inputs, the same for every context.
+        inputs: N of them, the same for every context.
         chunk: the weights of so many contexts are in memory at once.
     """
-    parts = [logits_with(manifold, manifold.weights(c), x) for c in contexts.split(max(1, chunk))]
-    return torch.cat(parts)
+    parts = contexts.split(max(1, chunk))
+    return torch.cat([logits_with(manifold, manifold.state(c), inputs) for c in parts])
 
 
 @torch.no_grad()
-def logits_with(
-    manifold: WeightManifold, weights: Float[Tensor, "n D"], x: Tensor
-) -> Float[Tensor, "n N C"]:
-    """The logits of the network with each of n flat weights; those of `manifold.weights`."""
-    with evaluating(manifold.module):
-        return torch.stack([_logits(manifold, w, x) for w in weights])
+def logits_with(manifold: WeightManifold, states: State, inputs: Inputs) -> Float[Tensor, "n N C"]:
+    """The logits of the network with each of n states, as `manifold.state` gives them."""
+    count = len(next(iter(states.values())))
+    with watching(manifold.module):
+        return torch.stack([_logits(manifold, row(states, i), inputs) for i in range(count)])
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every submodule's own training flag is back."""
-    flags = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, training in flags:
-            m.training = training
+def row(states: State, index: int) -> State:
+    """One of several states."""
+    return {name: values[index] for name, values in states.items()}
 
 
 def refine(
     manifold: WeightManifold,
     objective: Objective,
     context: Float[Tensor, " dim"],
-    x: Tensor,
+    inputs: Inputs,
     *,
     steps: int = 20,
     rate: float = 0.1,
@@ -80,7 +75,7 @@ def refine(
         manifold: its module must map a batch x to logits.
         objective: differentiable, from logits (N, C) to one number.
         context: where to start.
-        x: the inputs.
+        inputs: of the network.
         steps: evaluations of J and its gradient after the first.
         rate: first r; half the distance between candidates is a good choice.
         penalty: differentiable, from a context to one number.
@@ -91,13 +86,13 @@ def refine(
     def measured(c: Tensor) -> tuple[float, Tensor]:
         c = c.detach().requires_grad_()
         with torch.enable_grad():
-            value = objective(_logits(manifold, manifold.weights(c), x))
+            value = objective(_logits(manifold, manifold.state(c), inputs))
             value = value if penalty is None else value + penalty(c)
             (gradient,) = torch.autograd.grad(value, c)
         return float(value.detach()), scale * gradient
 
     best = onto(topology, context.detach().cpu().double())
-    with evaluating(manifold.module):
+    with watching(manifold.module):
         value, slope = measured(best)
         for _ in range(steps):
             length = float(slope.norm())
@@ -145,7 +140,7 @@ def spread(manifold: WeightManifold, count: int = 72) -> Float[Tensor, "n dim"]:
         count: how many contexts the grid has, about; 0 for the visited ones only.
     """
     topology = manifold.basis.topology
-    found = distinct(topology, [v.context for v in manifold.visits])
+    found = distinct(topology, list(manifold.atlas.contexts()))
     if isinstance(topology, Simplex):
         pairs = torch.combinations(torch.arange(len(found)), 2) if len(found) > 1 else None
         if pairs is None or len(pairs) > count:
@@ -166,18 +161,8 @@ def distinct(topology: Topology, contexts: list[Tensor]) -> Float[Tensor, "n dim
     return found
 
 
-def _logits(manifold: WeightManifold, weights: Tensor, x: Tensor) -> Tensor:
-    return functional_call(manifold.module, _state(manifold.layout, weights), (x,))
-
-
-def _state(layout: Layout, weights: Tensor) -> dict[str, Tensor]:
-    """The weights by name; variances clamped, as `Layout.write` does, and buffers constant."""
-    state = layout.split(weights)
-    for entry in layout.entries:
-        if not entry.trained:
-            buffer = state[entry.name].detach()
-            state[entry.name] = buffer.clamp(min=0) if entry.non_negative else buffer
-    return state
+def _logits(manifold: WeightManifold, state: State, inputs: Inputs) -> Tensor:
+    return functional_call(manifold.module, state, inputs)
 
 
 def _onto_simplex(context: Tensor) -> Tensor:

@@ -26,6 +26,13 @@ class Basis(ABC):
 
     topology: Topology
     size: int
+    strength: float = 10.0
+
+    def prior(self, mean: float = 1e-3) -> Tensor:
+        """Stopgap."""
+        from cl_manifold.geometry.gram import hierarchical_prior
+
+        return hierarchical_prior(self, mean)
 
     @abstractmethod
     def __call__(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch K"]:

@@ -17,6 +17,8 @@ class Vertices(Basis):
     φ(c) = c
     """
 
+    strength = 300.0
+
     def __init__(self, count: int) -> None:
         self.topology = Simplex(count)
         self.size = count
@@ -61,6 +63,8 @@ class Codes(Basis):
     Attributes:
         vectors: V, one row per task (float64).
     """
+
+    strength = 300.0
 
     def __init__(self, vectors: Float[Tensor, "n K"]) -> None:
         self.vectors = vectors.detach().cpu().double()

@@ -38,6 +38,17 @@ class Topology(ABC):
     ) -> Float[Tensor, "*batch"]:
         """Length of the shortest path between contexts, in the units of the coordinates."""
 
+    def same(self, a: Tensor, b: Tensor) -> Tensor:
+        """Stopgap."""
+        return self.distance(a.double(), b.double()) <= 1e-6 * min(self.scale)
+
+    def embed(self, value: Any) -> Tensor:
+        """Stopgap."""
+        t = torch.as_tensor(value)
+        if isinstance(self, Simplex) and t.ndim == 0:
+            return torch.eye(self.dim, dtype=torch.float64)[int(t)]
+        return t.detach().cpu().double().reshape(-1)
+
     @abstractmethod
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count dim"]:
         """Independent contexts distributed as μ (float64)."""

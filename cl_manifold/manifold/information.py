@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vjp, vmap
 
+from cl_manifold.errors import InformationError
 from cl_manifold.manifold.layout import Entry, Layout
 
 Forward = Callable[[Tensor], Tensor]
@@ -38,11 +39,13 @@ class FisherInformation:
             raise ValueError(f"samples must be 1 or more, got {samples}")
         self.samples = samples
 
-    def __call__(
-        self, module: nn.Module, forward: Forward, inputs: Tensor, layout: Layout
-    ) -> Float[Tensor, " B"]:
+    def __call__(self, module, inputs, layout, likelihood, generator) -> Float[Tensor, " B"]:
         """F of every block of the layout, for a module in evaluation mode."""
-        return fisher_information(module, forward, inputs, layout)
+        was = module.training
+        module.eval()
+        f = fisher_information(module, lambda x: module(*inputs), inputs[0], layout, generator)
+        module.train(was)
+        return f.cpu()
 
 
 @final
@@ -51,9 +54,7 @@ class ExactInformation:
 
     samples = 0
 
-    def __call__(
-        self, module: nn.Module, forward: Forward, inputs: Tensor, layout: Layout
-    ) -> Float[Tensor, " B"]:
+    def __call__(self, module, inputs, layout, likelihood, generator) -> Float[Tensor, " B"]:
         """∞ for every block."""
         return torch.full((layout.blocks,), torch.inf, dtype=torch.float64)
 
@@ -251,3 +252,33 @@ def _assemble(layout: Layout, squares: Blocks) -> Float[Tensor, " B"]:
         if not e.trained:
             information[e.block_start] = weighted / count
     return information
+
+
+def normalised(
+    information: Float[Tensor, " B"], sizes: Float[Tensor, " B"], scale: float
+) -> Float[Tensor, " B"]:
+    """F = scale · F / (Σ_b s_b F_b / Σ_b s_b); infinite information stays as it is.
+
+    Args:
+        information: F ≥ 0 per block.
+        sizes: s, the number of weights of each block.
+        scale: what the mean over weights becomes.
+
+    Raises:
+        InformationError: zero everywhere, negative, not a number, or infinite in places only.
+    """
+    if bool(information.isinf().all()) and bool((information > 0).all()):
+        return information
+    if not bool((information.isfinite() & (information >= 0)).all()):
+        raise InformationError(
+            "the information of a task must be 0 or more and finite in every block, or infinite "
+            f"in all of them, but holds {information.min():g} to {information.max():g}; check the "
+            "loss and the inputs for values that are not finite"
+        )
+    mean = (information * sizes).sum() / sizes.sum()
+    if float(mean) <= 0:
+        raise InformationError(
+            "the information of the task is zero everywhere, so nothing would protect it: its "
+            "outputs do not depend on the weights on the manifold; check the network's output"
+        )
+    return scale * information / mean

@@ -1,47 +1,71 @@
-"""Layout: the bijection between a module's state and one flat vector of weights.
+"""Layout: which tensors of a module lie on a manifold, and how they fall into blocks.
 
-Parameters come first, then floating-point buffers such as BatchNorm statistics: buffers ride along,
-fitted but not trained. Integer buffers are not part of the weights. Each entry is cut into blocks:
-the weights that share one covariance.
+Parameters come first, then the buffers that training moves, such as the statistics of BatchNorm:
+these ride along, fitted but not trained. A block is the set of weights that share one covariance.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from math import prod
 from typing import Any, Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from cl_manifold.errors import LayoutError
 
 Granularity = Literal["tensor", "row", "weight"]
 GRANULARITIES: tuple[Granularity, ...] = ("tensor", "row", "weight")
 
+State = dict[str, Tensor]
+"""Weights by the names of the module's tensors; leading axes where there are several contexts."""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """Where one tensor of the state lies in the flat vector.
+    """One tensor on the manifold.
 
     Attributes:
-        name: as in `state_dict`.
+        name: as in `named_parameters` or `named_buffers`.
         shape: of the tensor.
-        start: of its first weight in the flat vector.
-        size: number of weights.
-        block_start: of its first block.
+        block_start: number of its first block.
         blocks: into how many equal, contiguous blocks it is cut.
         trained: True for a parameter, False for a buffer.
-        non_negative: True for a variance, which interpolation must not make negative.
+        non_negative: True for a buffer that never was negative, such as a variance or a count;
+            interpolation must not make it negative either.
     """
 
     name: str
     shape: tuple[int, ...]
-    start: int
-    size: int
     block_start: int
     blocks: int
-    trained: bool
-    non_negative: bool
+    trained: bool = True
+    non_negative: bool = False
+
+    @property
+    def size(self) -> int:
+        """How many weights it has."""
+        return prod(self.shape)
+
+    @property
+    def part(self) -> slice:
+        """Its blocks among all blocks."""
+        return slice(self.block_start, self.block_start + self.blocks)
+
+    def by_block(self, values: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch2 blocks n"]:
+        """A view of (*batch, *shape) as (*batch, blocks, weights per block)."""
+        batch = values.shape[: values.ndim - len(self.shape)]
+        return values.reshape(*batch, self.blocks, -1)
+
+    def broadcast(self, values: Float[Tensor, " blocks"]) -> Tensor:
+        """One number per block, in a shape that broadcasts against the tensor."""
+        if self.blocks == 1:
+            return values.reshape(())
+        if self.blocks == self.size:
+            return values.reshape(self.shape)
+        return values.reshape(-1, *(1,) * (len(self.shape) - 1))
 
 
 @final
@@ -53,6 +77,7 @@ class Layout:
         self.size = sum(e.size for e in entries)
         self.blocks = sum(e.blocks for e in entries)
         self.trained = tuple(e for e in entries if e.trained)
+        self.names = frozenset(e.name for e in entries)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layout) and self.entries == other.entries
@@ -60,22 +85,18 @@ class Layout:
     def __hash__(self) -> int:
         return hash(self.entries)
 
-    def split(self, flat: Float[Tensor, "*batch D"]) -> dict[str, Tensor]:
-        """Views of the flat weights in the shapes of the state."""
-        parts = flat.split([e.size for e in self.entries], dim=-1)
-        return {
-            e.name: part.unflatten(-1, e.shape) if e.shape else part.squeeze(-1)
-            for e, part in zip(self.entries, parts, strict=True)
-        }
+    def sizes(self) -> Float[Tensor, " B"]:
+        """How many weights each block has (float64)."""
+        each = [torch.full((e.blocks,), e.size / e.blocks) for e in self.entries]
+        return torch.cat(each).double()
 
-    def tensors(self, module: nn.Module) -> list[Tensor]:
-        """The module's own tensors in the order of the entries.
+    def tensors(self, module: nn.Module) -> State:
+        """The module's own tensors by name, in the order of the entries.
 
         Raises:
             LayoutError: a tensor is missing or has another shape.
         """
-        state = dict(module.named_parameters()) | dict(module.named_buffers())
-        found: list[Tensor] = []
+        state = tensors_of(module)
         for entry in self.entries:
             tensor = state.get(entry.name)
             if tensor is None or tuple(tensor.shape) != entry.shape:
@@ -83,30 +104,30 @@ class Layout:
                 raise LayoutError(
                     f"{entry.name} {got}, but the weight manifold holds it with shape "
                     f"{entry.shape}; keep the architecture fixed, or leave the tensor off the "
-                    "manifold with select=lambda name: ..."
+                    "manifold with select=..."
                 )
-            found.append(tensor)
-        return found
+        return {e.name: state[e.name] for e in self.entries}
 
-    def read(self, module: nn.Module) -> Float[Tensor, " D"]:
-        """The module's current weights as one new flat vector."""
-        return torch.cat([t.detach().reshape(-1) for t in self.tensors(module)])
+    def read(self, module: nn.Module) -> State:
+        """Copies of the module's current weights."""
+        return {name: t.detach().clone() for name, t in self.tensors(module).items()}
 
     @torch.no_grad()
-    def write(self, module: nn.Module, flat: Float[Tensor, " D"]) -> None:
-        """Copy flat weights into the module, in place."""
-        parts = self.split(flat)
-        for entry in self.entries:
-            if entry.non_negative:
-                parts[entry.name] = parts[entry.name].clamp(min=0)
-        for entry, tensor in zip(self.entries, self.tensors(module), strict=True):
-            tensor.copy_(parts[entry.name])
+    def write(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Copy weights into the module, in place and in the module's dtypes."""
+        for name, tensor in self.tensors(module).items():
+            tensor.copy_(state[name] if tensor.is_floating_point() else state[name].round())
 
-    def by_block(self, flat: Float[Tensor, "*batch D"]) -> Iterator[tuple[slice, Tensor]]:
-        """For each entry: which blocks it has, and a view (*batch, blocks, weights per block)."""
+    def settled(self, state: State) -> State:
+        """The state with buffers that must not be negative, and without gradients through buffers.
+
+        Torch does not differentiate buffers such as running statistics.
+        """
         for e in self.entries:
-            part = flat[..., e.start : e.start + e.size].unflatten(-1, (e.blocks, -1))
-            yield slice(e.block_start, e.block_start + e.blocks), part
+            if not e.trained:
+                value = state[e.name].detach()
+                state[e.name] = value.clamp(min=0) if e.non_negative else value
+        return state
 
     def spec(self) -> list[dict[str, Any]]:
         """Plain values for JSON."""
@@ -119,48 +140,140 @@ def layout_from_spec(spec: list[dict[str, Any]]) -> Layout:
     return Layout(tuple(Entry(**row) for row in rows))
 
 
+def everything(name: str) -> bool:
+    """The default selection: every parameter."""
+    return True
+
+
+def tensors_of(module: nn.Module) -> State:
+    """Parameters and buffers by name; tied ones once."""
+    return dict(module.named_parameters()) | dict(module.named_buffers())
+
+
 def layout_of(
     module: nn.Module,
-    granularity: Granularity = "tensor",
-    select: Callable[[str], bool] = lambda name: True,
+    granularity: Granularity = "row",
+    select: Callable[[str], bool] = everything,
 ) -> Layout:
-    """The layout of a module's parameters and floating-point buffers.
+    """The layout of a module's floating-point parameters.
 
     Args:
         module: any module; tied parameters count once.
-        granularity: what shares a covariance: a whole tensor, a row (first axis) or one weight.
-            A buffer is always one block.
-        select: which names of the state go onto the manifold.
+        granularity: what shares a covariance: a whole tensor, a row (first axis; a tensor of one
+            axis is one block) or one weight.
+        select: which parameters go onto the manifold.
+
+    Raises:
+        LayoutError: no parameter is left, or one cannot be interpolated.
     """
     if granularity not in GRANULARITIES:
         raise LayoutError(
             f"unknown blocks {granularity!r}; choose one of {', '.join(GRANULARITIES)}"
         )
-    variances = _variances(module)
     entries: list[Entry] = []
-    start = block_start = 0
-    tensors = [(n, p, True) for n, p in module.named_parameters()]
-    tensors += [(n, b, False) for n, b in module.named_buffers() if b.is_floating_point()]
-    for name, tensor, trained in tensors:
-        if not select(name) or tensor.numel() == 0:
+    start = 0
+    for name, p in module.named_parameters():
+        if not select(name):
             continue
-        rows = tensor.shape[0] if tensor.ndim else 1
-        blocks = {"tensor": 1, "row": rows, "weight": tensor.numel()}[granularity] if trained else 1
-        shape, size = tuple(tensor.shape), tensor.numel()
-        entries.append(
-            Entry(name, shape, start, size, block_start, blocks, trained, name in variances)
-        )
-        start, block_start = start + size, block_start + blocks
-    if not any(e.trained for e in entries):
+        _check(name, p)
+        if p.is_floating_point() and p.numel():
+            rows = p.shape[0] if p.ndim > 1 else 1
+            blocks = {"tensor": 1, "row": rows, "weight": p.numel()}[granularity]
+            entries.append(Entry(name, tuple(p.shape), start, blocks))
+            start += blocks
+    if not entries:
         raise LayoutError(
-            "no parameter is left for the weight manifold; pass a module with parameters "
-            "or a select that keeps some of them"
+            "no floating-point parameter is left for the weight manifold; pass a module with "
+            "parameters or a select that keeps some of them"
         )
     return Layout(tuple(entries))
 
 
-def _variances(module: nn.Module) -> set[str]:
-    """Names of the running variances of normalisation layers."""
-    norms = (nn.modules.batchnorm._NormBase,)
-    prefixes = [name for name, m in module.named_modules() if isinstance(m, norms)]
-    return {f"{prefix}.running_var".lstrip(".") for prefix in prefixes}
+def _check(name: str, p: Tensor) -> None:
+    if is_lazy(p):
+        raise LayoutError(f"{name} has no shape yet; run the lazy module once before")
+    if p.is_complex():
+        raise LayoutError(
+            f"{name} is complex, but only real weights lie on a manifold; "
+            "store its real and imaginary parts"
+        )
+    if p.layout != torch.strided:
+        raise LayoutError(f"{name} is sparse, but only dense weights lie on a manifold; densify it")
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A layout with more weights than before.
+
+    Attributes:
+        layout: the new one.
+        origin: for each of its blocks the old block it continues, −1 for a new one.
+    """
+
+    layout: Layout
+    origin: Int[Tensor, " B1"]
+
+
+def extension(old: Layout, new: Layout) -> Extension | None:
+    """How a layout continues an older one; None where nothing is new.
+
+    A tensor may have become wider: what it was before is its leading corner, as in Avalanche's
+    growing classifiers. It is cut into as few blocks as keep old weights apart from new ones.
+    Buffers on the manifold are carried over.
+
+    Raises:
+        LayoutError: a tensor disappeared or shrank.
+    """
+    before = {e.name: e for e in old.entries}
+    found = {e.name: e for e in new.entries}
+    found |= {e.name: e for e in old.entries if not e.trained}
+    for name, e in before.items():
+        if name not in found or not _contains(found[name].shape, e.shape):
+            got = f"has shape {found[name].shape}" if name in found else "is missing"
+            raise LayoutError(
+                f"{name} {got}, but the weight manifold holds it with shape {e.shape}; a tensor "
+                "may become wider, never narrower: keep it, or leave it off with select=..."
+            )
+    entries: list[Entry] = []
+    origins: list[Tensor] = []
+    start = 0
+    for e in found.values():
+        origin = _origin(e, before.get(e.name))
+        entries.append(replace(e, block_start=start, blocks=len(origin)))
+        origins.append(origin)
+        start += len(origin)
+    layout = Layout(tuple(entries))
+    return None if layout == old else Extension(layout, torch.cat(origins))
+
+
+def with_buffers(old: Layout, buffers: Mapping[str, tuple[Tensor, bool]]) -> Extension:
+    """The layout with further buffers, each one block; by name: the tensor, and non_negative."""
+    entries = list(old.entries)
+    for start, (name, (t, positive)) in enumerate(buffers.items(), old.blocks):
+        entries.append(Entry(name, tuple(t.shape), start, 1, False, positive))
+    origin = torch.cat([torch.arange(old.blocks), torch.full((len(buffers),), -1)])
+    return Extension(Layout(tuple(entries)), origin)
+
+
+def corner(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The leading corner of that shape in a larger tensor."""
+    return tuple(slice(0, n) for n in shape)
+
+
+def _contains(large: tuple[int, ...], small: tuple[int, ...]) -> bool:
+    return len(large) == len(small) and all(a >= b for a, b in zip(large, small, strict=True))
+
+
+def _origin(entry: Entry, old: Entry | None) -> Int[Tensor, " blocks"]:
+    """The old block of each new block, in as few blocks as possible."""
+    if old is None:
+        return torch.full((entry.blocks,), -1)
+    if old.shape == entry.shape:
+        return torch.arange(old.block_start, old.block_start + old.blocks)
+    blocks = torch.arange(old.blocks).repeat_interleave(old.size // old.blocks)
+    ids = torch.full(entry.shape, -1)
+    ids[corner(old.shape)] = (old.block_start + blocks).reshape(old.shape)
+    rows = ids.reshape(entry.shape[0], -1)
+    if old.blocks < old.size and bool((rows == rows[:, :1]).all()):
+        return rows[:, 0]
+    return ids.flatten()

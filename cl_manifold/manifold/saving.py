@@ -1,9 +1,10 @@
 """Saving and loading a weight manifold: one safetensors file with a JSON header, never pickle.
 
-The JSON (basis, layout, settings, visited contexts) travels in the header of the safetensors file,
+The JSON (basis, layout, settings, finished tasks) travels in the header of the safetensors file,
 so that tensors and description can never disagree; a readable copy lies beside it.
 """
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,10 +17,15 @@ from torch import Tensor, nn
 
 from cl_manifold.errors import LayoutError, StoreError
 from cl_manifold.geometry import basis_from_spec
-from cl_manifold.manifold.layout import layout_from_spec
-from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
+from cl_manifold.manifold.atlas import Task
+from cl_manifold.manifold.belief import Belief
+from cl_manifold.manifold.layout import Layout, layout_from_spec
+from cl_manifold.manifold.points import ControlPoints, Dense, Int8, Stored
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
-FORMAT = "cl-manifold/1"
+FORMAT = "cl-manifold/2"
+
+Tensors = dict[str, Tensor]
 
 
 def save_manifold(manifold: WeightManifold, path: Path) -> None:
@@ -27,25 +33,31 @@ def save_manifold(manifold: WeightManifold, path: Path) -> None:
 
     A reader sees the old file or the new one, never half of one.
     """
-    tensors = {"control_points": manifold.control_points, "covariance": manifold.covariance}
-    if manifold.offset is not None:
-        tensors["offset"] = manifold.offset
-    for i, visit in enumerate(manifold.visits):
-        if visit.information is not None:
-            tensors[f"information.{i}"] = visit.information
+    tensors = {"belief": manifold.belief.triangle, "prior": manifold.belief.prior}
+    for entry in manifold.layout.entries:
+        kept = manifold.points.of(entry.name).tensors()
+        tensors |= {f"points.{kind}.{entry.name}": t for kind, t in kept.items()}
+    for name, w in (manifold.points.offset or {}).items():
+        tensors[f"offset.{name}"] = w
+    for i, task in enumerate(manifold.atlas.tasks):
+        tensors |= {f"context.{i}": task.context, f"phi.{i}": task.phi}
+        if task.information is not None:
+            tensors[f"information.{i}"] = task.information
+    kept = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     header = {
         "format": FORMAT,
         "basis": manifold.basis.spec(),
         "blocks": manifold.blocks,
         "strength": manifold.strength,
-        "visits": [v.context.tolist() for v in manifold.visits],
+        "storage": manifold.points.storage,
+        "growable": manifold.growable,
+        "visits": [task.context.tolist() for task in manifold.atlas.tasks],
         "layout": manifold.layout.spec(),
     }
+    header["checksum"] = checksum(header, kept)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(header)
     part = path.with_name(path.name + ".part")
-    contiguous = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    save_file(contiguous, part, metadata={"cl_manifold": text})
+    save_file(kept, part, metadata={"cl_manifold": json.dumps(header)})
     _publish(part, path)
     part.write_text(json.dumps(header, indent=1))
     _publish(part, path.with_suffix(".json"))
@@ -57,40 +69,79 @@ def load_manifold(path: Path, module: nn.Module) -> WeightManifold:
     The module is left at the weights it has; check out a context to fill it.
 
     Raises:
-        StoreError: the file is missing, incomplete or of another format.
+        StoreError: the file is missing, damaged or of another format.
         LayoutError: the module's architecture is another one.
     """
     header, tensors = _read(path)
     layout = layout_from_spec(header["layout"])
-    names = {e.name for e in layout.entries}
-    manifold = WeightManifold(
+    layout.tensors(module)
+    names = layout.names
+    missing = [n for n, p in module.named_parameters() if p.is_floating_point() and n not in names]
+    found = WeightManifold(
         module,
         basis_from_spec(header["basis"]),
         blocks=header["blocks"],
         strength=header["strength"],
-        growable="offset" in tensors,
-        select=lambda name: name in names,
+        growable=header["growable"],
+        select=Selection(frozenset(missing)),
     )
-    if manifold.layout != layout:
-        layout.tensors(module)
+    order = [e.name for e in found.layout.entries]
+    if order != [e.name for e in layout.trained]:
         raise LayoutError(
             f"the module's parameters differ from those in {path.name} in order or kind; "
             "build the same architecture as the one that was saved"
         )
-    like = manifold.control_points
-    manifold.control_points = tensors["control_points"].to(like)
-    manifold.covariance = tensors["covariance"].to(manifold.prior)
-    manifold.offset = tensors["offset"].to(like) if "offset" in tensors else None
-    manifold.visits = [
-        Visit(
-            torch.tensor(context, dtype=torch.float64),
-            tensors[f"information.{i}"].to(manifold.prior)
-            if f"information.{i}" in tensors
-            else None,
-        )
-        for i, context in enumerate(header["visits"])
-    ]
-    return manifold
+    device = {name: t.device for name, t in layout.tensors(module).items()}
+    found.layout = layout
+    found.points = _points(layout, header, tensors, device)
+    found.belief = Belief(tensors["prior"], tensors["belief"])
+    found.atlas.tasks = tuple(
+        Task(tensors[f"context.{i}"], tensors[f"phi.{i}"], tensors.get(f"information.{i}"))
+        for i in range(len(header["visits"]))
+    )
+    return found
+
+
+class Selection:
+    """All parameters but some."""
+
+    def __init__(self, without: frozenset[str]) -> None:
+        self.without = without
+
+    def __call__(self, name: str) -> bool:
+        """Whether the parameter is on the manifold."""
+        return name not in self.without
+
+
+def checksum(header: dict[str, Any], tensors: Tensors) -> str:
+    """SHA-256 over the header without its checksum, and over every tensor with its name."""
+    state = hashlib.sha256()
+    plain = {key: value for key, value in header.items() if key != "checksum"}
+    state.update(json.dumps(plain, sort_keys=True).encode())
+    for name in sorted(tensors):
+        t = tensors[name]
+        state.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
+        state.update(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
+
+
+def _points(
+    layout: Layout, header: dict[str, Any], tensors: Tensors, device: dict[str, torch.device]
+) -> ControlPoints:
+    stored: dict[str, Stored] = {}
+    for e in layout.entries:
+        values = tensors.get(f"points.values.{e.name}")
+        if values is not None:
+            stored[e.name] = Dense(values.to(device[e.name]))
+        else:
+            levels = tensors[f"points.levels.{e.name}"].to(device[e.name])
+            stored[e.name] = Int8(levels, tensors[f"points.scales.{e.name}"].to(device[e.name]))
+    offset = {
+        e.name: tensors[f"offset.{e.name}"].to(device[e.name])
+        for e in layout.entries
+        if f"offset.{e.name}" in tensors
+    }
+    return ControlPoints(layout, stored, offset or None, header["storage"])
 
 
 def _publish(part: Path, path: Path) -> None:
@@ -99,20 +150,23 @@ def _publish(part: Path, path: Path) -> None:
     part.replace(path)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("cl_manifold")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
+        header = json.loads(text) if text else {}
+    except (OSError, SafetensorError, ValueError) as error:
         raise StoreError(
             f"{path} is not a readable weight manifold ({error}); give the manifold.safetensors "
             "of a finished run"
         ) from error
-    header = json.loads(text) if text else {}
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        got = header.get("format") if isinstance(header, dict) else None
         raise StoreError(
-            f"{path} has format {header.get('format')!r}, but {FORMAT!r} is needed; "
+            f"{path} has format {got!r}, but {FORMAT!r} is needed; "
             "it was written by another program or version"
         )
+    if header.get("checksum") != checksum(header, tensors):
+        raise StoreError(f"{path} is damaged: its checksum does not match; use another copy")
     return header, tensors

@@ -1,11 +1,10 @@
 """WeightManifold: a module's weights as a smooth function of context.
 
-Knows the control points and how tasks move them; knows nothing about data, losses or training.
+Knows how control points, belief and atlas move together; nothing about data, losses or training.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import inf
 from typing import final
 
 import torch
@@ -13,22 +12,50 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_manifold.errors import ContextError, LayoutError, context_text
-from cl_manifold.geometry import Basis, Growth, hierarchical_prior
-from cl_manifold.manifold import belief as precision
-from cl_manifold.manifold.layout import Granularity, layout_of
+from cl_manifold.geometry import Basis, Growth
+from cl_manifold.manifold import belief as beliefs
+from cl_manifold.manifold.atlas import Atlas, Task
+from cl_manifold.manifold.belief import PRECISION, Belief, Step
+from cl_manifold.manifold.information import normalised
+from cl_manifold.manifold.layout import (
+    Extension,
+    Granularity,
+    State,
+    everything,
+    extension,
+    layout_of,
+    tensors_of,
+    with_buffers,
+)
+from cl_manifold.manifold.points import Storage, points_through
+
+GRID = 257
+"""Contexts at which the overshoot of a commit is looked for."""
 
 
-@dataclass(frozen=True)
+@final
+@dataclass(eq=False)
 class Visit:
-    """A finished task.
+    """An open visit: the weights of one context are out, to be trained and committed.
+
+    It stays open until another context is checked out. Training on at the same context, and
+    committing again, replaces what this visit committed before.
 
     Attributes:
-        context: shape (dim,), float64, on the CPU.
-        information: f per block, shape (B,); None where growth cannot need it.
+        context: canonical coordinates, shape (dim,), float64, on the CPU.
+        step: what moving the weights here does, from the belief before the visit.
+        anchor: w(c) when the visit began, by name.
+        before: the belief without this visit.
+        outside: buffers of the module that were not on the manifold when the visit began.
+        committed: whether the atlas' last task is this visit.
     """
 
     context: Tensor
-    information: Tensor | None
+    step: Step
+    anchor: State
+    before: Belief
+    outside: State
+    committed: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,24 +72,19 @@ class WeightManifold:
 
     Check out the weights at a context, train them with any optimizer, commit them back:
 
-        manifold.check_out(c)
-        train(module)                                          # with the price, or without
-        manifold.commit(c, information)
-
-    The offset w₀ is stored only where it is needed: for a basis without constants, and for a
-    manifold that is to grow by re-embedding. Otherwise it is zero and the control points start so
-    that w(c) is the initial network for every c.
+        visit = manifold.check_out(c)
+        train(module)                            # with the price of the visit, or without
+        manifold.commit(information)
 
     Attributes:
         module: the live network that holds the weights which were checked out last.
         basis: φ.
         layout: which weights are on the manifold and how they fall into blocks.
-        control_points: P, shape (K, D).
-        offset: w₀, shape (D,), or None for zero.
-        covariance: Σ per block, shape (B, K, K).
-        prior: Σ₀, shape (K, K), the covariance before any task.
-        strength: ε, the prior's precision.
-        visits: the finished tasks, in order.
+        points: P, and w₀ where it is needed.
+        belief: Σ per block.
+        atlas: the finished tasks.
+        strength: ρ, the ratio of a task's information to the prior.
+        visit: the open visit, or None.
     """
 
     def __init__(
@@ -70,10 +92,11 @@ class WeightManifold:
         module: nn.Module,
         basis: Basis,
         *,
-        blocks: Granularity = "tensor",
-        strength: float = 1e-4,
+        blocks: Granularity = "row",
+        strength: float | None = None,
+        storage: Storage = "float32",
         growable: bool = False,
-        select: Callable[[str], bool] = lambda name: True,
+        select: Callable[[str], bool] = everything,
     ) -> None:
         """Lay a manifold through the module's current weights.
 
@@ -81,132 +104,188 @@ class WeightManifold:
             module: any module; its current weights are the prior mean at every context.
             basis: topology and functions.
             blocks: which weights share a covariance.
-            strength: ε > 0 of the prior precision ε G₀ with the hierarchical G₀.
-            growable: keep the initial network, so that `grow` can re-embed.
-            select: which names of the state go onto the manifold.
+            strength: ρ > 0; the basis' own by default.
+            storage: number format of the control points between check-outs.
+            growable: keep the initial network, so that `grow_and_reembed` can be used.
+            select: which parameters go onto the manifold.
         """
-        if not 0 < strength < inf:
+        self.strength = basis.strength if strength is None else strength
+        if not 0 < self.strength < float("inf"):
             raise ValueError(f"strength must be positive and finite, got {strength}")
-        self.module, self.basis, self.strength = module, basis, strength
+        self.module, self.basis, self.growable = module, basis, growable
         self.blocks: Granularity = blocks
         self.select = select
         self.layout = layout_of(module, blocks, select)
-        weights = self.layout.read(module)
-        constant = basis.constant()
-        if growable or constant is None:
-            self.offset: Tensor | None = weights
-            self.control_points = weights.new_zeros(basis.size, len(weights))
-        else:
-            self.offset = None
-            self.control_points = constant.to(weights)[:, None] * weights
-        # one covariance per weight is the only large one: it takes the weights' own dtype
-        dtype = weights.dtype if blocks == "weight" else torch.float64
-        prior = precision.prior_covariance(hierarchical_prior(basis), strength)
-        self.prior = prior.to(weights.device, dtype)
-        self.covariance = self.prior.expand(self.layout.blocks, -1, -1).clone()
-        self.visits: list[Visit] = []
+        self.points = points_through(
+            self.layout,
+            basis.size,
+            basis.constant(),
+            self.layout.read(module),
+            storage,
+            with_offset=growable,
+        )
+        self.belief = self._unvisited(basis)
+        self.atlas = Atlas(basis.topology)
+        self.visit: Visit | None = None
+        self._grid = self._grid_of(basis)
 
     # -- weights at a context ----------------------------------------------------------------
 
     def phi(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch K"]:
-        """φ(c), computed in float64, in the dtype of the covariance."""
-        return self.basis(context.to(self.prior.device, torch.float64)).to(self.prior.dtype)
+        """φ(c) in float64, on the CPU."""
+        return self.basis(context.to("cpu", torch.float64))
 
-    def weights(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch D"]:
-        """w(c) = w₀ + Σ_k φ_k(c) P_k."""
-        weights = self.phi(context).to(self.control_points.dtype) @ self.control_points
-        return weights if self.offset is None else weights.add_(self.offset)
+    def state(self, context: Float[Tensor, "*batch dim"]) -> State:
+        """w(c) by name, each (*batch, *shape); differentiable in c."""
+        return self.usable(self.points.at(self.phi(context)))
 
-    def state(self, context: Float[Tensor, " dim"]) -> dict[str, Tensor]:
-        """w(c) by name, for `torch.func.functional_call` or `load_state_dict(strict=False)`."""
-        return self.layout.split(self.weights(context))
+    def open(self, context: Float[Tensor, " dim"]) -> Visit:
+        """Begin a visit, or go on with the open one; the module's weights stay as they are.
 
-    def check_out(self, context: Float[Tensor, " dim"]) -> None:
-        """Write w(c) into the module, in place."""
-        self.layout.write(self.module, self.weights(context))
+        A finished task that leaves no freedom at its own coordinate is let go of first: it has
+        come back, and what is committed now takes its place.
+
+        Raises:
+            ContextError: the context is outside the topology, or other tasks leave no freedom.
+        """
+        context = self.basis.topology.wrap(context.detach().to("cpu", torch.float64))
+        if self.visit is not None and self.atlas.same(self.visit.context, context):
+            return self.visit
+        phi = self.phi(context)
+        before, step = self.belief, self.belief.step(phi)
+        if step.fixed and self.atlas.visited(context):
+            self.release(context)
+            before, step = self.belief, self.belief.step(phi)
+        if step.fixed:
+            raise ContextError(
+                f"context {context_text(context)} cannot be learned: its {self.basis.size} control "
+                f"points are fixed by {len(self.atlas)} finished tasks; grow the basis, "
+                "or protect finished tasks by Fisher information instead of exactly"
+            )
+        tensors = tensors_of(self.module)
+        buffers = {n: b for n, b in self.module.named_buffers() if n not in self.layout.names}
+        outside = {n: tensors[n].detach().clone() for n in buffers}
+        anchor = {n: w.detach() for n, w in self.points.at(phi).items()}
+        self.visit = Visit(context, step, anchor, before, outside)
+        return self.visit
+
+    def check_out(self, context: Float[Tensor, " dim"]) -> Visit:
+        """Open a visit and write w(c) into the module, in place."""
+        visit = self.open(context)
+        self.write(self.usable(self.points.at(visit.step.phi)))
+        return visit
+
+    def write(self, state: State) -> None:
+        """Write weights into the module, in place."""
+        self.layout.write(self.module, state)
 
     # -- how free a context still is ---------------------------------------------------------
 
     def plasticity(self, context: Float[Tensor, " dim"]) -> float:
-        """κ_rel averaged over weights: 1 = untouched, 0 = fixed by earlier tasks."""
-        free = precision.plasticity(self.covariance, self.prior, self.phi(context))
-        return float((free * self._block_sizes()).sum() / self.layout.size)
+        """κ_rel averaged over weights: 1 = untouched, 0 = fixed by finished tasks."""
+        return self.average(self.belief.step(self.phi(context)).freedom)
 
-    def overshoot(self, context: Float[Tensor, " dim"], grid: int = 257) -> float:
+    def overshoot(self, context: Float[Tensor, " dim"]) -> float:
         """The largest |φ(c')ᵀ v κ| over a grid of the topology and over blocks."""
-        others = self.phi(self.basis.topology.grid(grid))
-        return float(precision.overshoot(self.covariance, self.phi(context), others).max())
+        return self.belief.step(self.phi(context)).overshoot(self._grid)
 
-    def influence(
-        self, context: Float[Tensor, " dim"], others: Float[Tensor, "n dim"]
-    ) -> Float[Tensor, "n B"]:
-        """φ_jᵀ v κ: how far the weights at `others` move when those at `context` move by one."""
-        return precision.influence(self.covariance, self.phi(context), self.phi(others))
-
-    def price(self, context: Float[Tensor, " dim"]) -> list[Tensor]:
-        """κ = 1/q of each parameter, shaped to broadcast against it, in the layout's order.
-
-        Raises:
-            ContextError: finished tasks leave no freedom at the context.
-        """
-        phi = self.phi(context)
-        free = precision.plasticity(self.covariance, self.prior, phi)
-        if bool((free <= precision.SATURATED).any()):
-            raise ContextError(
-                f"context {context_text(context)} cannot be learned: its {self.basis.size} control "
-                f"points are fixed by {len(self.visits)} finished tasks; grow the basis, "
-                "or protect finished tasks by Fisher information instead of exactly"
-            )
-        _, q = precision.direction(self.covariance, phi)
-        kappa = (1 / q).to(self.control_points.dtype)
-        return [_shaped(e.shape, kappa[e.block_start :][: e.blocks]) for e in self.layout.trained]
+    def average(self, values: Float[Tensor, " B"]) -> float:
+        """The mean over weights of one number per block."""
+        return float((values * self.layout.sizes()).sum() / self.layout.size)
 
     # -- learning ----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def commit(
-        self, context: Float[Tensor, " dim"], information: Float[Tensor, " B"] | float
-    ) -> Commit:
+    def commit(self, information: Float[Tensor, " B"] | float) -> Commit:
         """Move the control points so that w(c) is what the module holds, then hold them there.
 
-            P_k += v_k κ (w − w(c)) ;    Σ −= f/(1 + f q) v vᵀ
+            P_k += v_k κ (w − w(c)) ;    Σ' = Σ − f/(1 + f q) v vᵀ
+
+        with f = ρ ε F / mean F, where the mean is over all weights.
 
         Args:
-            context: of the task that was just learned.
-            information: f ≥ 0 per block, or one number for all; infinite for exact protection.
+            information: F ≥ 0 per block, or one number for all; infinite for exact protection.
 
         Raises:
-            ContextError: the context is outside the topology, or has no freedom left.
+            ContextError: no visit is open.
             LayoutError: the module's weights are not finite, or its architecture changed.
+            InformationError: the information is zero everywhere, negative or not a number.
         """
-        phi = self.phi(context)
-        self.price(context)
-        weights = self.layout.read(self.module)
-        if not bool(weights.isfinite().all()):
-            raise LayoutError(
-                "the module holds weights that are not finite, so they were not committed; "
-                "lower the learning rate, or check out an earlier context"
-            )
-        report = Commit(self.plasticity(context), self.overshoot(context))
-        displacement = weights.sub_(self.weights(context))
-        v, q = precision.direction(self.covariance, phi)
-        self._move((v / q[:, None]).mT.to(weights.dtype), displacement)
-        f = torch.as_tensor(information, dtype=self.prior.dtype, device=self.prior.device)
-        f = f.expand(self.layout.blocks).clone()
-        self.covariance = precision.condition(self.covariance, phi, f)
-        kept = f if self.blocks != "weight" or self.offset is not None else None
-        self.visits.append(Visit(context.detach().cpu().double().clone(), kept))
+        visit = self.open_visit
+        self.take_up_buffers()
+        displacement = self._displacement()
+        f = self._firmness(torch.as_tensor(information, dtype=torch.float64).detach().cpu())
+        report = Commit(self.average(visit.step.freedom), visit.step.overshoot(self._grid))
+        self.points.move(visit.step, displacement)
+        self.belief = visit.before.observe(visit.step.phi, f)
+        self._record(visit, f)
         return report
 
-    def _move(self, coefficient: Float[Tensor, "K B"], displacement: Float[Tensor, " D"]) -> None:
-        """P[:, d] += coefficient[:, block of d] · displacement[d], in place."""
-        pairs = zip(
-            self.layout.by_block(self.control_points),
-            self.layout.by_block(displacement),
-            strict=True,
-        )
-        for (index, points), (_, part) in pairs:
-            points.addcmul_(coefficient[:, index, None], part[None])
+    @torch.no_grad()
+    def absorb(self) -> bool:
+        """Take what was written into the module since the last commit into that commit.
+
+        Returns:
+            Whether there was anything.
+        """
+        visit = self.visit
+        if visit is None or not visit.committed:
+            return False
+        self.take_up_buffers()
+        displacement = self._displacement()
+        if not any(bool(d.any()) for d in displacement.values()):
+            return False
+        self.points.move(visit.step, displacement)
+        return True
+
+    @torch.no_grad()
+    def preview(self, context: Float[Tensor, " dim"], live: State) -> State:
+        """The weights at a context if `live` were committed at the open visit now.
+
+        w'(c_j) = w(c_j) + (φ_jᵀ v) κ (w − w(c)), block by block
+        """
+        return self.preview_at(self.phi(context), live)
+
+    @torch.no_grad()
+    def preview_at(self, phi: Float[Tensor, " K"], live: State) -> State:
+        """As `preview`, at φ of the context."""
+        visit = self.open_visit
+        here, there = self.points.at(visit.step.phi), self.points.at(phi)
+        share = visit.step.influence(phi[None])[0]
+        for e in self.layout.entries:
+            moved = (live[e.name] - here[e.name]).to(here[e.name])
+            part = e.broadcast(share[e.part]).to(moved)
+            there[e.name] = there[e.name] + part * moved
+        return self.usable(there)
+
+    def take_up_buffers(self) -> None:
+        """Put buffers that training has moved since the visit began onto the manifold.
+
+        Floating-point statistics and counts of whole numbers; masks and constants do not move.
+        Up to now they were the same in every context.
+        """
+        visit = self.open_visit
+        moved: dict[str, tuple[Tensor, bool]] = {}
+        for name, buffer in self.module.named_buffers():
+            was = visit.outside.get(name)
+            if was is not None and self.select(name) and _moved(was, buffer):
+                moved[name] = (was, bool((was >= 0).all() and (buffer >= 0).all()))
+        if moved:
+            self._extend(with_buffers(self.layout, moved), {n: t for n, (t, _) in moved.items()})
+            visit.outside = {n: t for n, t in visit.outside.items() if n not in moved}
+
+    @torch.no_grad()
+    def release(self, context: Float[Tensor, " dim"]) -> None:
+        """Let go of the finished tasks at a context: weights stay, precision is withdrawn.
+
+            Σ = (εG₀ + Σ_j f_j φ_jφ_jᵀ)⁻¹ over the tasks that remain
+
+        Raises:
+            LayoutError: the information of finished tasks was not kept.
+        """
+        self.atlas.tasks = self.atlas.without(context)
+        self.belief = self._posterior(self.basis)
+        self.visit = None
 
     @torch.no_grad()
     def grow(self, growth: Growth) -> None:
@@ -217,9 +296,15 @@ class WeightManifold:
         Raises:
             LayoutError: the information of finished tasks was not kept.
         """
-        _, self.covariance = self._reembedding(growth)
-        self.control_points = growth.matrix.to(self.control_points) @ self.control_points
-        self._adopt_basis(growth)
+        self.atlas.information(self.layout.blocks)
+        matrix = growth.matrix
+
+        def change(entry: object, points: Tensor) -> Tensor:
+            return torch.einsum("kl,lbn->kbn", matrix.to(points), points)
+
+        self.points = self.points.transformed(change)
+        self._adopt(growth)
+        self.belief = self._posterior(growth.basis)
 
     @torch.no_grad()
     def grow_and_reembed(self, growth: Growth) -> None:
@@ -230,112 +315,158 @@ class WeightManifold:
         Raises:
             LayoutError: the manifold was not built with growable=True.
         """
-        if self.offset is None:
+        if self.points.offset is None:
             raise LayoutError(
                 "re-embedding needs the initial network, which this manifold did not keep; "
                 "build it with growable=True, or use grow, which keeps every w(c)"
             )
-        mapping, self.covariance = self._reembedding(growth)
-        grown = self.control_points.new_empty(growth.basis.size, self.layout.size)
-        pairs = zip(
-            self.layout.by_block(grown), self.layout.by_block(self.control_points), strict=True
+        smaller = self.atlas.phis(self.basis.size)
+        information = self.atlas.information(self.layout.blocks)
+        self._adopt(growth)
+        larger = self.atlas.phis(growth.basis.size)
+        start = self._unvisited(growth.basis)
+        mapping, self.belief = beliefs.reembedding(start, larger, smaller, information)
+        parts = {e.name: mapping[e.part] for e in self.layout.entries}
+        self.points = self.points.transformed(
+            lambda e, points: torch.einsum("bkl,lbn->kbn", parts[e.name].to(points), points)
         )
-        for (index, new), (_, old) in pairs:
-            new.copy_(torch.einsum("bkl,lbn->kbn", mapping[index].to(old.dtype), old))
-        self.control_points = grown
-        self._adopt_basis(growth)
-
-    def _reembedding(self, growth: Growth) -> tuple[Tensor, Tensor]:
-        """M and Σ' over the finished tasks."""
-        old = [v.context for v in self.visits]
-        kept = [v.information for v in self.visits if v.information is not None]
-        if len(kept) < len(old):
-            raise LayoutError(
-                "growth needs the information of finished tasks, which blocks='weight' does not "
-                "keep by default; build the manifold with growable=True"
-            )
-        prior, size = self._prior_of(growth.basis), self.basis.size
-        larger = [growth.basis(growth.embed(c)).to(self.prior) for c in old]
-        return precision.reembedding(
-            prior,
-            torch.stack(larger) if larger else prior.new_zeros(0, growth.basis.size),
-            torch.stack([self.phi(c) for c in old]) if old else prior.new_zeros(0, size),
-            torch.stack(kept) if kept else prior.new_zeros(0, self.layout.blocks),
-        )
-
-    def _adopt_basis(self, growth: Growth) -> None:
-        self.basis, self.prior = growth.basis, self._prior_of(growth.basis)
-        self.visits = [Visit(growth.embed(v.context), v.information) for v in self.visits]
-
-    def _prior_of(self, basis: Basis) -> Tensor:
-        return precision.prior_covariance(hierarchical_prior(basis), self.strength).to(self.prior)
 
     @torch.no_grad()
     def extend(self) -> list[str]:
-        """Take up parameters and buffers that the module gained, such as the head of a new task.
+        """Take up parameters that the module gained and tensors that became wider.
 
-        They start at their current values in every context, untouched by finished tasks.
+        They start at their current values in every context, untouched by finished tasks; only what
+        a task protects exactly stays as it is there.
 
         Returns:
-            The names that are new.
+            The names that are new or wider.
 
         Raises:
-            LayoutError: a tensor that is on the manifold changed its shape or disappeared.
+            LayoutError: a tensor that is on the manifold became narrower or disappeared.
         """
-        layout = layout_of(self.module, self.blocks, self.select)
-        if layout == self.layout:
+        found = extension(self.layout, layout_of(self.module, self.blocks, self.select))
+        if found is None:
             return []
-        self.layout.tensors(self.module)
-        weights = layout.read(self.module)
-        known = {e.name: e for e in self.layout.entries}
-        constant = self.basis.constant()
-        points = weights.new_zeros(self.basis.size, layout.size)
-        if self.offset is None:
-            assert constant is not None
-            points = constant.to(weights)[:, None] * weights
-        covariance = self.prior.expand(layout.blocks, -1, -1).clone()
-        kept = torch.zeros(len(self.visits), layout.blocks, dtype=torch.float64)
-        kept = kept.to(self.prior)
-        for new in layout.entries:
-            if (old := known.get(new.name)) is None:
-                continue
-            to, of = slice(new.start, new.start + new.size), slice(old.start, old.start + old.size)
-            points[:, to] = self.control_points[:, of]
-            if self.offset is not None:
-                weights[to] = self.offset[of]
-            to = slice(new.block_start, new.block_start + new.blocks)
-            of = slice(old.block_start, old.block_start + old.blocks)
-            covariance[to] = self.covariance[of]
-            for row, visit in zip(kept, self.visits, strict=True):
-                if visit.information is not None:
-                    row[to] = visit.information[of]
-        self.visits = [
-            Visit(v.context, None if v.information is None else row)
-            for v, row in zip(self.visits, kept, strict=True)
-        ]
-        self.offset = None if self.offset is None else weights
-        self.layout, self.control_points, self.covariance = layout, points, covariance
-        return [e.name for e in layout.entries if e.name not in known]
+        before = {e.name: e.shape for e in self.layout.entries}
+        self._extend(found, {})
+        self.visit = None
+        return [e.name for e in self.layout.entries if before.get(e.name) != e.shape]
+
+    def follow(self, module: nn.Module) -> None:
+        """Go on with another module of the same architecture, such as a copy of the network.
+
+        Raises:
+            LayoutError: it has another architecture.
+        """
+        extension(self.layout, layout_of(module, self.blocks, self.select))
+        self.module = module
 
     # -- bookkeeping -------------------------------------------------------------------------
 
     @property
     def stored_floats(self) -> int:
         """Everything kept between tasks, in units of 32 bits; the live module is not counted."""
-        kept = [self.control_points, self.covariance, self.prior]
-        kept += [v.context for v in self.visits]
-        kept += [v.information for v in self.visits if v.information is not None]
-        kept += [] if self.offset is None else [self.offset]
-        return sum(t.numel() * t.element_size() for t in kept) // 4
+        return (self.points.nbytes + self.belief.nbytes + self.atlas.nbytes) // 4
 
-    def _block_sizes(self) -> Float[Tensor, " B"]:
-        sizes = [e.size // e.blocks for e in self.layout.entries for _ in range(e.blocks)]
-        return torch.tensor(sizes, dtype=self.prior.dtype, device=self.prior.device)
+    def usable(self, state: State) -> State:
+        """Weights as the module can hold them: its dtypes, whole counts, no negative variances."""
+        state = self.layout.settled(state)
+        for name, t in self.layout.tensors(self.module).items():
+            value = state[name] if t.is_floating_point() else state[name].round()
+            state[name] = value.to(t.dtype)
+        return state
+
+    @property
+    def open_visit(self) -> Visit:
+        """The open visit; an error where there is none."""
+        if self.visit is None:
+            raise ContextError("no context is checked out; call check_out(context) first")
+        return self.visit
+
+    def _displacement(self) -> State:
+        """W − w(c), in the dtype of the control points."""
+        live = self.layout.tensors(self.module)
+        for name, weights in live.items():
+            if not bool(weights.isfinite().all()):
+                raise LayoutError(
+                    f"{name} holds weights that are not finite, so nothing was committed; "
+                    "lower the learning rate, or check out an earlier context"
+                )
+        here = self.points.at(self.open_visit.step.phi)
+        return {name: live[name].detach().to(w.dtype) - w for name, w in here.items()}
+
+    def _firmness(self, information: Tensor) -> Float[Tensor, " B"]:
+        """F normalised to ρ ε, float32; buffers that joined since count like the average weight."""
+        sizes, scale = self.layout.sizes(), PRECISION * self.strength
+        given = information.expand(len(sizes)) if information.ndim == 0 else information
+        f = normalised(given, sizes[: len(given)], scale)
+        rest = torch.inf if bool(f.isinf().all()) else scale
+        return torch.cat([f, f.new_full((len(sizes) - len(f),), rest)]).float()
+
+    def _record(self, visit: Visit, f: Float[Tensor, " B"]) -> None:
+        keeps = self.blocks != "weight" or self.growable or bool(f.isinf().all())
+        same = bool((f == f[0]).all())
+        kept = (f[:1].clone().expand(len(f)) if same else f) if keeps else None
+        task = Task(visit.context, visit.step.phi, kept)
+        earlier = self.atlas.tasks[:-1] if visit.committed else self.atlas.tasks
+        self.atlas.tasks = (*earlier, task)
+        visit.committed = True
+
+    def _extend(self, found: Extension, start: State) -> None:
+        """Move to a larger layout; new tensors start at `start`, or as the module holds them."""
+        current = found.layout.read(self.module) | start
+        information = [_inherited(t.information, found) for t in self.atlas.tasks]
+        self.points = self.points.extended(found.layout, self.basis.constant(), current)
+        self.layout = found.layout
+        self.atlas.reblock(information)
+        self.belief = self._inherit(self.belief, found, self.atlas.tasks)
+        if self.visit is not None:
+            tasks = self.atlas.tasks[:-1] if self.visit.committed else self.atlas.tasks
+            self.visit.before = self._inherit(self.visit.before, found, tasks)
+            self.visit.step = self.visit.before.step(self.visit.step.phi)
+            self.visit.anchor = {
+                n: w.detach() for n, w in self.points.at(self.visit.step.phi).items()
+            } | self.visit.anchor
+
+    def _inherit(self, belief: Belief, found: Extension, tasks: tuple[Task, ...]) -> Belief:
+        """The belief over the new blocks; of these only exact protection is known."""
+        belief = belief.inherited(found.origin)
+        for task in tasks:
+            f = task.information
+            if f is not None and bool(f.isinf().all()):
+                belief = belief.observe(task.phi, torch.where(found.origin < 0, f, 0.0))
+        return belief
+
+    def _posterior(self, basis: Basis) -> Belief:
+        information = self.atlas.information(self.layout.blocks)
+        return beliefs.posterior(self._unvisited(basis), self.atlas.phis(basis.size), information)
+
+    def _unvisited(self, basis: Basis) -> Belief:
+        dtype = torch.float32 if self.blocks == "weight" else torch.float64
+        return beliefs.unvisited(basis.prior(), self.layout.blocks, dtype)
+
+    def _adopt(self, growth: Growth) -> None:
+        self.basis, self.visit = growth.basis, None
+        self._grid = self._grid_of(growth.basis)
+        self.atlas.move(growth)
+
+    def _grid_of(self, basis: Basis) -> Tensor:
+        return basis(basis.topology.grid(GRID))
 
 
-def _shaped(shape: tuple[int, ...], kappa: Float[Tensor, " blocks"]) -> Tensor:
-    """κ of one parameter's blocks as a tensor that broadcasts against the parameter."""
-    if len(kappa) == 1:
-        return kappa.reshape(())
-    numel = torch.Size(shape).numel()
-    return kappa.reshape(shape if len(kappa) == numel else (-1, *(1,) * (len(shape) - 1)))
+def _moved(was: Tensor, now: Tensor) -> bool:
+    """Whether training moved a buffer that can be interpolated: statistics, or a count."""
+    if was.shape != now.shape or was.dtype == torch.bool or was.is_complex():
+        return False
+    if not was.is_floating_point() and was.ndim:
+        return False
+    finite = bool(was.isfinite().all() and now.isfinite().all())
+    return finite and not torch.equal(was, now)
+
+
+def _inherited(information: Tensor | None, found: Extension) -> Tensor | None:
+    """A task's information on more blocks: none on new ones, unless it protects exactly."""
+    if information is None:
+        return None
+    new = torch.inf if bool(information.isinf().all()) else 0.0
+    return torch.where(found.origin < 0, new, information[found.origin.clamp(min=0)])

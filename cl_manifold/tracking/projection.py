@@ -36,8 +36,7 @@ def project_weights(
     Distances in weight space only need the K×K matrix P Pᵀ = Q diag(s) Qᵀ: the rows of
     (φ(c) − φ̄)ᵀ Q √s lie at the same distances from each other as the weights themselves.
     """
-    points = manifold.control_points.double()
-    values, vectors = torch.linalg.eigh(points @ points.mT)
+    values, vectors = torch.linalg.eigh(manifold.points.gram())
     root = vectors * values.clamp(min=0).sqrt()
     phi = manifold.phi(grid).double()
     mean = phi.mean(0)
@@ -47,7 +46,7 @@ def project_weights(
     plane = torch.nn.functional.pad(directions, (0, 0, 0, missing))[:2].mT
     variance = torch.nn.functional.pad(singular.square(), (0, missing))
     shares = variance[:2] / variance.sum().clamp(min=1e-300)
-    visited = [v.context for v in manifold.visits] if visited is None else visited
+    visited = list(manifold.atlas.contexts()) if visited is None else visited
     stops = manifold.phi(torch.stack(list(visited))).double() if visited else phi[:0]
     return WeightProjection(
         (along @ plane).cpu().numpy(),

@@ -9,12 +9,17 @@ from cl_manifold.contexts.sketch import TaskGram, drive
 from cl_manifold.contexts.topology_choice import candidates, into, topology_evidence, winner
 from cl_manifold.geometry import Growth, Vertices
 from cl_manifold.geometry.basis import same_context
+from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.watching import watching
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
-from .task import forward_batch
+from .samples import drawn
 
 FEWEST = 8
 """Tasks that must be finished before a topology is chosen: fewer lie on almost anything."""
+
+DRIVEN = 1024
+"""Samples of a task whose drive is measured."""
 
 
 @final
@@ -70,16 +75,19 @@ class TopologyWatch:
         eye = torch.eye(size, dtype=torch.float64)
         return eye.mean(0) if index is None else eye[index]
 
-    def watch(self, strategy: Any, manifold: WeightManifold, context: Tensor) -> Growth | None:
+    def watch(
+        self, strategy: Any, manifold: WeightManifold, context: Tensor, generator: torch.Generator
+    ) -> Growth | None:
         """Take in the finished experience; the change into the winner, where there is one to make.
 
         Args:
             strategy: in after_training_exp.
             manifold: with the experience committed; its module's weights are kept.
             context: as it was given.
+            generator: draws the samples that are looked at.
         """
         self.contexts.append(context)
-        self.gram.add(self._drive(strategy, manifold), manifold.layout)
+        self.gram.add(_drive(strategy, manifold, generator))
         if len(self.contexts) < 2:
             return None
         known = candidates(torch.stack(self.contexts), self.period)
@@ -100,31 +108,24 @@ class TopologyWatch:
         return into(manifold.basis, chosen, torch.stack(self.contexts), same_context)
 
     def _index(self, context: Tensor) -> int | None:
-        same = (torch.allclose(context, c, rtol=0, atol=1e-9) for c in self._vertices or ())
+        same = (torch.allclose(context, c, rtol=0, atol=1e-6) for c in self._vertices or ())
         return next((i for i, found in enumerate(same) if found), None)
-
-    def _drive(self, strategy: Any, manifold: WeightManifold) -> Tensor:
-        """−∇ℓ of the experience at the initial network."""
-        assert manifold.offset is not None
-        module, layout = manifold.module, manifold.layout
-        live, was_training = layout.read(module), module.training
-        layout.write(module, manifold.offset)
-        module.eval()
-        with torch.enable_grad():
-            losses: list[Tensor] = []
-            count = 0
-            for batch in strategy.dataloader:
-                x, y = batch[0].to(strategy.device), batch[1].to(strategy.device)
-                losses.append(strategy._criterion(forward_batch(strategy, batch, x), y) * len(x))
-                count += len(x)
-                if count >= 1024:
-                    break
-            found = drive(module, torch.stack(losses).sum() / count, layout)
-        layout.write(module, live)
-        module.train(was_training)
-        return found
 
     @property
     def stored_floats(self) -> int:
         """Sketches and contexts, in units of 32 bits."""
         return self.gram.stored_floats + sum(2 * len(c) for c in self.contexts)
+
+
+def _drive(strategy: Any, manifold: WeightManifold, generator: torch.Generator) -> State:
+    """−∇ℓ of the experience at the initial network."""
+    assert manifold.points.offset is not None
+    module, layout = manifold.module, manifold.layout
+    live = layout.read(module)
+    manifold.write(manifold.usable(dict(manifold.points.offset)))
+    samples = drawn(strategy, DRIVEN, generator)
+    with watching(module), torch.enable_grad():
+        loss = strategy._criterion(module(*samples.inputs), samples.targets)
+        found = drive(module, loss, layout)
+    manifold.write(live)
+    return found

@@ -10,15 +10,18 @@ from torch import Tensor
 
 from cl_manifold.contexts.decisions import ByEvidence, Rule
 from cl_manifold.contexts.evidence import Decision, Evidence
-from cl_manifold.contexts.policies import InferredContext
+from cl_manifold.contexts.policies import InferredContext, position
 from cl_manifold.contexts.statistics import assured_difference, doubt, return_test
-from cl_manifold.contexts.sweep import logits_at, logits_with, refine, spread
+from cl_manifold.contexts.sweep import logits_at, logits_with, refine, row, spread
 from cl_manifold.errors import ContextError, context_text
-from cl_manifold.geometry import Simplex, Vertices
+from cl_manifold.geometry import Growth, Simplex, Vertices
+from cl_manifold.manifold.atlas import Reference
+from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.likelihood import Categorical
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
-from .memory import Reference, TaskMemory
-from .probes import Probe, drift_of_commit, losses, probe
+from .drift import drift_of_commit
+from .probes import Probe, losses, probe
 from .support import Support, hold_out
 
 FREE = 0.5
@@ -58,7 +61,7 @@ class Chosen:
         evidence: why; None for the first experience.
         trains: whether it is trained at all.
         refines: whether it is a finished task that is trained further.
-        start: flat weights to start from, where they are not w(context).
+        start: weights to start from, where they are not w(context).
     """
 
     context: Tensor
@@ -66,7 +69,7 @@ class Chosen:
     evidence: Evidence | None = None
     trains: bool = True
     refines: bool = False
-    start: Tensor | None = None
+    start: State | None = None
 
 
 @final
@@ -78,7 +81,6 @@ class Decider:
 
     def __init__(self, options: DecisionOptions, search: InferredContext) -> None:
         self.rule, self.options, self.search = options.rule, options, search
-        self.memory = TaskMemory()
         self.support: Support | None = None
         self._generator = torch.Generator().manual_seed(options.seed)
         self._probe: Probe | None = None
@@ -98,7 +100,7 @@ class Decider:
         Raises:
             ContextError: the given context holds a finished task that the new one contradicts.
         """
-        if not manifold.visits:
+        if not manifold.atlas.tasks:
             return Chosen(self._home(manifold) if given is None else given, "place")
         begin = time.perf_counter()
         evidence = self._zero_shot(manifold, given)
@@ -109,7 +111,7 @@ class Decider:
             decision = self.rule.decide(evidence)
         assert decision is not None
         self._is_given = given is not None
-        self._check_contradiction(int(strategy.experience.current_experience), evidence)
+        self._check_contradiction(position(strategy.experience), evidence)
         chosen = Chosen(context, decision, evidence)
         if decision == "grow":
             chosen = self._grow(manifold, chosen, given)
@@ -126,14 +128,15 @@ class Decider:
 
     def _zero_shot(self, manifold: WeightManifold, given: Tensor | None) -> Evidence:
         """The best existing coordinate, and whether what lies there fits the support."""
-        support, topology = self._required_support(), manifold.basis.topology
-        places = torch.stack([r.context for r in self.memory.references])
+        support = self._required_support()
+        references = manifold.atlas.references
+        places = torch.stack([r.context for r in references])
         visited = self._losses(manifold, places)
-        best = self.memory.references[int(visited.mean(1).argmin())]
+        best = references[int(visited.mean(1).argmin())]
         context = self._lowest(manifold, best, visited) if given is None else given
-        found = self.memory.at(topology, context)
+        found = manifold.atlas.reference(context)
         reference = found or best
-        logits = logits_at(manifold, context[None], support.x)[0]
+        logits = logits_at(manifold, context[None], support.inputs)[0]
         here = losses(logits, support.y)
         return Evidence(
             samples=len(support.y),
@@ -151,21 +154,22 @@ class Decider:
     def _lowest(self, manifold: WeightManifold, best: Reference, visited: Tensor) -> Tensor:
         """The context of lowest loss; a visited one unless another is surely better."""
         support, count = self._required_support(), self.search.search
-        x, y = support.x[:count], support.y[:count]
+        inputs = tuple(column[:count] for column in support.inputs)
+        y = support.y[:count]
         places = spread(manifold, self.search.grid)
-        values = torch.stack([losses(row, y).mean() for row in logits_at(manifold, places, x)])
+        values = torch.stack([losses(row, y).mean() for row in logits_at(manifold, places, inputs)])
         context = places[int(values.argmin())]
         if not isinstance(manifold.basis.topology, Simplex):
             context = refine(
                 manifold,
                 lambda logits: losses(logits, y).mean(),
                 context,
-                x,
+                inputs,
                 steps=self.search.refinements,
                 rate=0.5 / self.search.grid,
             )
         row = int(visited.mean(1).argmin())
-        here = losses(logits_at(manifold, context[None], support.x)[0], support.y)
+        here = losses(logits_at(manifold, context[None], support.inputs)[0], support.y)
         better = assured_difference(visited[row], here) > 0
         return context if better else best.context
 
@@ -181,7 +185,7 @@ class Decider:
         support = self._required_support()
         found = probe(strategy, manifold, context, support, self.options.probe_share, price)
         self._probe = found
-        here = losses(logits_at(manifold, context[None], support.x)[0], support.y)
+        here = losses(logits_at(manifold, context[None], support.inputs)[0], support.y)
         return replace(
             evidence,
             constrained_loss=float(found.constrained.mean()),
@@ -189,15 +193,15 @@ class Decider:
             unconstrained_acc=found.accuracy,
             gain=assured_difference(here, found.unconstrained),
             shortfall=found.shortfall(),
-            drift=drift_of_commit(manifold, context, found.weights, support.x),
+            drift=self._drift(manifold, context, found.weights),
         )
 
     # -- the three decisions -----------------------------------------------------------------
 
     def _return(self, manifold: WeightManifold, chosen: Chosen) -> Chosen:
         """A finished task is back: nothing is trained, unless it brings more data than before."""
-        topology, support = manifold.basis.topology, self._required_support()
-        before = self.memory.at(topology, chosen.context)
+        support = self._required_support()
+        before = manifold.atlas.reference(chosen.context)
         assert before is not None
         more = support.trained > MORE * before.trained
         trains = more or chosen.decision == "place"
@@ -215,7 +219,7 @@ class Decider:
             return self._warm(manifold, replace(chosen, context=context), chosen.context)
         freest = self._freest(manifold)
         if manifold.plasticity(freest) < FREE:
-            self.memory.grow(manifold, manifold.basis.grown())
+            _grow(manifold, manifold.basis.grown())
             return replace(chosen, context=self._freest(manifold))
         return replace(chosen, context=freest, decision="place")
 
@@ -225,7 +229,7 @@ class Decider:
         """Once, and on as long as the rule would grow for the drift that is left."""
         evidence = replace(evidence, shortfall=0.0)
         while self._can_grow(manifold):
-            self.memory.grow(manifold, manifold.basis.grown())
+            _grow(manifold, manifold.basis.grown())
             if found is None:
                 return
             drift = self._drift(manifold, context, found.weights)
@@ -234,16 +238,17 @@ class Decider:
                 return
 
     def _new_vertex(self, manifold: WeightManifold) -> Tensor:
-        self.memory.grow(manifold, manifold.basis.grown())
+        _grow(manifold, manifold.basis.grown())
         return torch.eye(manifold.basis.size, dtype=torch.float64)[-1]
 
     def _warm(self, manifold: WeightManifold, chosen: Chosen, nearest: Tensor) -> Chosen:
         """Start at a new vertex from the initial network or the nearest task: what fits better."""
         support = self._required_support()
         nearest = torch.nn.functional.pad(nearest, (0, 1))
-        starts = manifold.weights(torch.stack([chosen.context, nearest]))
-        values = [losses(row, support.y).mean() for row in logits_with(manifold, starts, support.x)]
-        return replace(chosen, start=starts[1]) if values[1] < values[0] else chosen
+        starts = manifold.state(torch.stack([chosen.context, nearest]))
+        found = logits_with(manifold, starts, support.inputs)
+        own, near = (losses(logits, support.y).mean() for logits in found)
+        return replace(chosen, start=row(starts, 1)) if near < own else chosen
 
     def _freest(self, manifold: WeightManifold) -> Tensor:
         places = manifold.basis.topology.grid(self.search.grid).double()
@@ -252,9 +257,7 @@ class Decider:
 
     # -- after training ----------------------------------------------------------------------
 
-    def make_room(
-        self, manifold: WeightManifold, chosen: Chosen, weights: Tensor, experience: int
-    ) -> Chosen:
+    def make_room(self, manifold: WeightManifold, chosen: Chosen, experience: int) -> Chosen:
         """Grow if committing what was trained would drift; the trained weights stay.
 
         Raises:
@@ -262,6 +265,7 @@ class Decider:
         """
         if chosen.evidence is None or chosen.evidence.drift is None or chosen.refines:
             return chosen
+        weights = manifold.layout.read(manifold.module)
         drift = self._drift(manifold, chosen.context, weights)
         evidence = replace(chosen.evidence, commit_drift=drift)
         chosen = replace(chosen, evidence=evidence)
@@ -277,18 +281,18 @@ class Decider:
         if isinstance(manifold.basis, Vertices):
             return replace(chosen, context=self._new_vertex(manifold), decision="grow")
         while self.rule.decide(settled) == "grow":
-            self.memory.grow(manifold, manifold.basis.grown())
+            _grow(manifold, manifold.basis.grown())
             drift = self._drift(manifold, chosen.context, weights)
             settled = replace(settled, commit_drift=drift, can_grow=self._can_grow(manifold))
         return replace(chosen, decision="grow")
 
     def finish(self, manifold: WeightManifold, chosen: Chosen) -> None:
         """Remember the task: its coordinate, and how it does on held-out samples."""
-        support, topology = self._required_support(), manifold.basis.topology
-        if chosen.trains or self.memory.at(topology, chosen.context) is None:
-            logits = logits_at(manifold, chosen.context[None], support.x)[0]
+        support = self._required_support()
+        if chosen.trains or manifold.atlas.reference(chosen.context) is None:
+            logits = logits_at(manifold, chosen.context[None], support.inputs)[0]
             kept = losses(logits, support.y).cpu().float()
-            self.memory.keep(topology, Reference(chosen.context, kept, support.trained))
+            manifold.atlas.remember(Reference(chosen.context, kept, support.trained))
         self.support = self._probe = None
 
     # -- helpers -----------------------------------------------------------------------------
@@ -318,19 +322,32 @@ class Decider:
 
     def _can_grow(self, manifold: WeightManifold) -> bool:
         """Within the limit, and while there are no more control points than tasks."""
-        limit, tasks = self.options.max_control_points, len(self.memory.references) + 1
+        limit, tasks = self.options.max_control_points, len(manifold.atlas.references) + 1
         within = limit is None or manifold.basis.grown().basis.size <= limit
         return within and manifold.basis.size < tasks
 
-    def _drift(self, manifold: WeightManifold, context: Tensor, weights: Tensor) -> float:
-        return drift_of_commit(manifold, context, weights, self._required_support().x)
+    def _drift(self, manifold: WeightManifold, context: Tensor, weights: State) -> float:
+        """Of committing weights at a context, on the support; 0 where nothing may move."""
+        try:
+            manifold.open(context)
+        except ContextError:
+            return 0.0
+        return drift_of_commit(manifold, weights, self._required_support().inputs, Categorical())
 
     def _losses(self, manifold: WeightManifold, places: Tensor) -> Tensor:
         support = self._required_support()
         return torch.stack(
-            [losses(row, support.y) for row in logits_at(manifold, places, support.x)]
+            [losses(row, support.y) for row in logits_at(manifold, places, support.inputs)]
         )
 
     def _required_support(self) -> Support:
         assert self.support is not None
         return self.support
+
+
+def _grow(manifold: WeightManifold, growth: Growth) -> None:
+    """A further vertex leaves all others alone; any other growth is re-embedded."""
+    if isinstance(growth.basis, Vertices) and isinstance(manifold.basis, Vertices):
+        manifold.grow(growth)
+    else:
+        manifold.grow_and_reembed(growth)

@@ -13,14 +13,12 @@ from torch import Tensor
 from cl_manifold.contexts.statistics import assured_difference
 from cl_manifold.contexts.sweep import logits_with
 from cl_manifold.errors import ContextError
-from cl_manifold.manifold.revision import weights_after_commit
+from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
+from .price import Price
+from .samples import arguments
 from .support import Support
-from .task import PricedTask, forward_batch
-
-WATCHED = 3
-"""Drift is measured at this many earlier contexts: those that a commit moves most."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Probe:
     constrained: Float[Tensor, " n"]
     unconstrained: Float[Tensor, " n"]
     accuracy: float
-    weights: Float[Tensor, " D"]
+    weights: State
 
     def shortfall(self) -> float:
         """What the price surely costs, in nats."""
@@ -60,20 +58,21 @@ def probe(
     """Train twice from w(c) for a share of the experience's steps; the module's state is kept."""
     live = manifold.layout.read(manifold.module)
     steps = ceil(share * strategy.train_epochs * len(strategy.dataloader))
-    start = manifold.weights(context)
-    manifold.layout.write(manifold.module, start)
+    start = manifold.state(context)
+    manifold.write(start)
     _short_training(strategy, steps, None)
     free = manifold.layout.read(manifold.module)
-    manifold.layout.write(manifold.module, start)
+    manifold.write(start)
     try:
-        task = priced_task(manifold, context, price)
+        visit = manifold.open(context)
     except ContextError:  # nothing may move: the start is where the constraint leads
         held = start
     else:
-        _short_training(strategy, steps, task)
+        _short_training(strategy, steps, Price(manifold, visit, price))
         held = manifold.layout.read(manifold.module)
-    manifold.layout.write(manifold.module, live)
-    constrained, unconstrained = logits_with(manifold, torch.stack([held, free]), support.x)
+    manifold.write(live)
+    ends = {name: torch.stack([held[name], free[name]]) for name in held}
+    constrained, unconstrained = logits_with(manifold, ends, support.inputs)
     return Probe(
         losses(constrained, support.y),
         losses(unconstrained, support.y),
@@ -82,47 +81,7 @@ def probe(
     )
 
 
-def priced_task(manifold: WeightManifold, context: Tensor, price: float) -> PricedTask:
-    """The price of moving the weights at a context, for the live module.
-
-    Raises:
-        ContextError: finished tasks leave no freedom at the context.
-    """
-    kappas = manifold.price(context)
-    anchor = manifold.layout.split(manifold.weights(context))
-    parameters = dict(manifold.module.named_parameters())
-    trained = [e.name for e in manifold.layout.trained]
-    return PricedTask(
-        context=context,
-        parameters=[parameters[name] for name in trained],
-        anchors=[anchor[name] for name in trained],
-        scales=[price * kappa for kappa in kappas],
-        plasticity=manifold.plasticity(context),
-    )
-
-
-def drift_of_commit(manifold: WeightManifold, context: Tensor, weights: Tensor, x: Tensor) -> float:
-    """Share of predictions on x that committing `weights` would change at an earlier context."""
-    visited = most_moved(manifold, context)
-    if not visited:
-        return 0.0
-    others = torch.stack(visited)
-    before = logits_with(manifold, manifold.weights(others), x).argmax(-1)
-    moved = weights_after_commit(manifold, context, weights, others)
-    after = logits_with(manifold, moved, x).argmax(-1)
-    return float((before != after).float().mean(-1).max())
-
-
-def most_moved(manifold: WeightManifold, context: Tensor) -> list[Tensor]:
-    """The visited contexts that a commit at `context` moves most."""
-    visited = [v.context for v in manifold.visits]
-    if not visited:
-        return []
-    moved = manifold.influence(context, torch.stack(visited)).abs().mean(-1)
-    return [visited[i] for i in moved.argsort(descending=True)[:WATCHED].tolist()]
-
-
-def _short_training(strategy: Any, steps: int, task: PricedTask | None) -> None:
+def _short_training(strategy: Any, steps: int, price: Price | None) -> None:
     """So many steps of the strategy's own optimizer and loss, its rate falling to zero."""
     optimizer, model = strategy.optimizer, strategy.model
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -134,10 +93,10 @@ def _short_training(strategy: Any, steps: int, task: PricedTask | None) -> None:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
-        x, y = batch[0].to(strategy.device), batch[1].to(strategy.device)
-        strategy._criterion(forward_batch(strategy, batch, x), y).backward()
-        if task is not None:
-            task.add_price(max(rates))
+        x, y, labels = (batch[i].to(strategy.device) for i in (0, 1, -1))
+        strategy._criterion(model(*arguments(strategy, x, labels)), y).backward()
+        if price is not None:
+            price.add(max(rates))
         optimizer.step()
     optimizer.zero_grad()
     optimizer.state.clear()

@@ -7,8 +7,11 @@ from torch import Tensor
 
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.inference import ContextInference, InferenceSettings
+from cl_manifold.contexts.sweep import Inputs
 from cl_manifold.geometry import Topology
 from cl_manifold.manifold.weight_manifold import WeightManifold
+
+from .samples import drawn
 
 
 @final
@@ -46,6 +49,7 @@ class InferredTesting:
         self.batch, self.features, self.seed = batch, features, seed
         self.settings = settings or InferenceSettings()
         self.encoder: RandomFeatureEncoder | None = None
+        self._generator = torch.Generator().manual_seed(seed)
         self._inference: ContextInference | None = None
 
     def learn(self, strategy: Any, context: Tensor, topology: Topology) -> None:
@@ -54,33 +58,21 @@ class InferredTesting:
             return
         if self.encoder is None:
             self.encoder = RandomFeatureEncoder(topology, features=self.features, seed=self.seed)
-        x, y = _some_samples(strategy, self.encoder.samples)
-        self.encoder.learn(x, y, context, topology)
+        samples = drawn(strategy, self.encoder.samples, self._generator)
+        self.encoder.learn(samples.inputs[0], samples.targets, context, topology)
 
     def prepare(self, manifold: WeightManifold) -> None:
         """Get ready for the manifold as it is now."""
         self._inference = ContextInference(self.encoder, self.settings)
         self._inference.prepare(manifold)
 
-    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
         """Contexts and logits for a mini-batch, (N, dim) and (N, C)."""
         assert self._inference is not None
-        found = self._inference.predict(x, self.batch)
+        found = self._inference.predict(inputs, self.batch)
         return found.contexts, found.logits
 
     @property
     def stored_floats(self) -> int:
         """What the encoder keeps, in units of 32 bits."""
         return self.encoder.stored_floats if self.encoder else 0
-
-
-def _some_samples(strategy: Any, count: int) -> tuple[Tensor, Tensor]:
-    """Random training samples of the current experience."""
-    inputs: list[Tensor] = []
-    labels: list[Tensor] = []
-    for batch in strategy.dataloader:
-        inputs.append(batch[0].to(strategy.device))
-        labels.append(batch[1].to(strategy.device))
-        if sum(map(len, labels)) >= count:
-            break
-    return torch.cat(inputs)[:count], torch.cat(labels)[:count]

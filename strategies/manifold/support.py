@@ -8,9 +8,11 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from cl_manifold.contexts import position
+from cl_manifold.contexts.sweep import Inputs
 from cl_manifold.errors import ContextError
 
-from .materialise import tensors_of
+from .samples import read
 
 SHARE = 5
 """One sample in so many is held out, up to the most that is asked for."""
@@ -21,13 +23,13 @@ class Support:
     """Held-out samples of one experience.
 
     Attributes:
-        x: inputs.
+        inputs: what the network takes.
         y: classes.
         trained: how many samples are left for training.
         classes: how many classes the experience has.
     """
 
-    x: Tensor
+    inputs: Inputs
     y: Int64[Tensor, " n"]
     trained: int
     classes: int
@@ -40,18 +42,18 @@ def hold_out(strategy: Any, most: int, generator: torch.Generator) -> Support:
         ContextError: the experience has no labels, or too few samples to tell its classes apart.
     """
     dataset = strategy.adapted_dataset
-    index = int(strategy.experience.current_experience)
+    index = position(strategy.experience)
     order = torch.randperm(len(dataset), generator=generator)
     count = min(most, len(dataset) // SHARE)
     held, rest = order[:count].sort().values, order[count:].sort().values
-    columns = tensors_of(dataset.subset(held.tolist())) if count else []
-    if columns is None or (count and (len(columns) < 2 or columns[1].is_floating_point())):
+    samples = read(strategy, dataset.subset(held.tolist())) if count else None
+    if samples is not None and samples.targets.is_floating_point():
         raise ContextError(
             f"experience {index} brings no class labels, but its decision compares losses on "
             "labelled samples; give labels, or give its context and leave the decision out"
         )
     classes = _classes(strategy.experience, dataset)
-    if count < max(classes, 2):
+    if samples is None or count < max(classes, 2):
         raise ContextError(
             f"experience {index} brings {len(dataset)} samples of {classes} classes, so only "
             f"{count} can be held out to decide about it, but one per class is needed; give at "
@@ -64,8 +66,7 @@ def hold_out(strategy: Any, most: int, generator: torch.Generator) -> Support:
             stacklevel=2,
         )
     strategy.adapted_dataset = dataset.subset(rest.tolist())
-    x, y = columns[0].to(strategy.device), columns[1].to(strategy.device)
-    return Support(x, y, len(rest), classes)
+    return Support(samples.inputs, samples.targets, len(rest), classes)
 
 
 def _classes(experience: Any, dataset: Any) -> int:

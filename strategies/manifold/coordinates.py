@@ -1,0 +1,94 @@
+"""Where experiences lie on the topology: given, or assigned while they were trained."""
+
+from typing import Any, final
+from warnings import warn
+
+import torch
+from torch import Tensor
+
+from cl_manifold.contexts import ContextPolicy, position
+from cl_manifold.errors import ContextError
+from cl_manifold.manifold.weight_manifold import WeightManifold
+
+from .shaping import TopologyWatch
+
+
+@final
+class Coordinates:
+    """From an experience to its coordinate.
+
+    Attributes:
+        policy: gives contexts, or None where they are to be inferred.
+        told: the context of the last trained experience as it was given.
+    """
+
+    def __init__(self, policy: ContextPolicy, shaping: TopologyWatch | None) -> None:
+        self.policy, self.shaping = policy, shaping
+        self.told: Tensor | None = None
+        self._raw: dict[int, Tensor] = {}
+
+    def trained(self, manifold: WeightManifold, experience: Any) -> Tensor | None:
+        """The canonical context of a training experience; None where it is to be inferred."""
+        given = self._given(manifold, experience)
+        if given is not None and self.shaping is not None:
+            self.told = given
+            given, growth = self.shaping.place(manifold, given)
+            if growth is not None:
+                manifold.grow(growth)
+        wrapped = _wrapped(manifold, experience, given)
+        if given is not None and wrapped is not None:
+            self._raw[position(experience)] = given
+            self._warn_of_units(manifold, wrapped)
+        return wrapped
+
+    def tested(self, manifold: WeightManifold, experience: Any) -> Tensor:
+        """The given context, or the one that the experience was assigned while training."""
+        given = self._given(manifold, experience)
+        if given is not None and self.shaping is not None:
+            given = self.shaping.somewhere(manifold, given)
+        wrapped = _wrapped(manifold, experience, given)
+        if wrapped is not None:
+            return wrapped
+        assigned = manifold.atlas.assigned
+        index = position(experience)
+        return assigned[index if index in assigned else max(assigned)]
+
+    def _given(self, manifold: WeightManifold, experience: Any) -> Tensor | None:
+        value = self.policy(experience)
+        if value is None and self.shaping is not None:
+            raise ContextError(
+                f"experience {position(experience)} has no given context, which topologies are "
+                "compared by; give contexts, or leave shaping out"
+            )
+        if value is None:
+            return None
+        if self.shaping is not None:
+            return torch.as_tensor(value, dtype=torch.float64).reshape(-1)
+        try:
+            return manifold.basis.topology.embed(value)
+        except ContextError as error:
+            raise ContextError(f"experience {position(experience)}: {error}") from error
+
+    def _warn_of_units(self, manifold: WeightManifold, wrapped: Tensor) -> None:
+        """Different contexts that all wrap to one, several periods apart: a wrong period."""
+        raw = list(self._raw.values())
+        apart = torch.stack(raw) - wrapped if len({len(r) for r in raw}) == 1 else wrapped
+        topology = manifold.basis.topology
+        many = float(apart.abs().max()) > 4 * torch.pi * min(topology.scale)
+        if len(raw) == 2 and many and bool(topology.same(topology.wrap(raw[0]), wrapped)):
+            first, second = ([float(v) for v in r] for r in raw)
+            warn(
+                f"contexts {first} and {second} of different experiences coincide on "
+                f"{topology.spec()}: both are one coordinate; check the period and the unit",
+                stacklevel=2,
+            )
+
+
+def _wrapped(manifold: WeightManifold, experience: Any, context: Tensor | None) -> Tensor | None:
+    """The context in canonical coordinates, or an error that names the experience."""
+    if context is None:
+        return None
+    try:
+        return manifold.basis.topology.wrap(context)
+    except ContextError as error:
+        raise ContextError(f"experience {position(experience)}: {error}") from error

@@ -1,0 +1,119 @@
+"""A gate at the commit: how much it would change what the network answers at earlier contexts."""
+
+from typing import Any, Literal, final
+from warnings import warn
+
+import torch
+from torch import Tensor
+
+from cl_manifold.contexts.sweep import Inputs, logits_with
+from cl_manifold.errors import DriftError
+from cl_manifold.manifold.atlas import Task
+from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
+from cl_manifold.manifold.weight_manifold import WeightManifold
+
+from .samples import Samples
+from .trace import Gate
+
+OnDrift = Literal["warn", "grow", "refuse"]
+
+WATCHED = 3
+"""Drift is measured at this many earlier contexts: those that a commit moves most."""
+
+
+class DriftWarning(UserWarning):
+    """A commit changed much of what the network answers at an earlier context."""
+
+
+@final
+class DriftGate:
+    """Measures drift before a commit, and acts where it is above a limit."""
+
+    def __init__(self, on_drift: OnDrift, limit: float) -> None:
+        if on_drift not in ("warn", "grow", "refuse"):
+            raise ValueError(f"on_drift is {on_drift!r}; choose warn, grow or refuse")
+        if not limit >= 0:
+            raise ValueError(f"drift_limit must be 0 or more, got {limit}")
+        self.on_drift, self.limit = on_drift, limit
+
+    def check(
+        self, strategy: Any, manifold: WeightManifold, samples: Samples, index: int
+    ) -> tuple[float, Gate]:
+        """The drift that committing the module's weights would cause, and what was done about it.
+
+        Raises:
+            DriftError: it is above the limit and must be refused.
+        """
+        likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
+        drift = drift_of_commit(manifold, live, samples.inputs, likelihood)
+        if drift <= self.limit:
+            return drift, "passed"
+        text = (
+            f"committing experience {index} would change outputs at an earlier context by "
+            f"{drift:.2f} (limit {self.limit:g})"
+        )
+        if self.on_drift == "refuse":
+            raise DriftError(
+                f"{text}, so it was not committed; grow the basis, give it a context farther "
+                "away, or raise drift_limit"
+            )
+        if self.on_drift == "warn":
+            warn(
+                f"{text}; grow the basis, or choose on_drift='grow' or 'refuse'",
+                DriftWarning,
+                stacklevel=3,
+            )
+            return drift, "warned"
+        return self._grown(manifold, live, samples, likelihood), "grown"
+
+    def _grown(
+        self, manifold: WeightManifold, live: State, samples: Samples, likelihood: Likelihood
+    ) -> float:
+        """Grow until the drift is within the limit; at most one control point per task."""
+        visit = manifold.open_visit
+        tasks, drift = len(manifold.atlas) + (not visit.committed), torch.inf
+        while drift > self.limit and manifold.basis.size < tasks:
+            context, growth = manifold.open_visit.context, manifold.basis.grown()
+            manifold.grow_and_reembed(growth)
+            manifold.open(growth.embed(context))
+            drift = drift_of_commit(manifold, live, samples.inputs, likelihood)
+        return drift
+
+
+def drift_of_commit(
+    manifold: WeightManifold, live: State, inputs: Inputs, likelihood: Likelihood
+) -> float:
+    """The largest change of outputs at the earlier contexts that a commit moves most.
+
+    Args:
+        manifold: with an open visit.
+        live: what would be committed there.
+        inputs: of the current task: nothing of earlier tasks is stored.
+        likelihood: says what a change of outputs is.
+    """
+    return max(
+        (
+            likelihood.change(
+                _answer(manifold, manifold.points.at(task.phi), inputs),
+                _answer(manifold, manifold.preview_at(task.phi, live), inputs),
+            )
+            for task in most_moved(manifold)
+        ),
+        default=0.0,
+    )
+
+
+def most_moved(manifold: WeightManifold) -> list[Task]:
+    """The finished tasks at other coordinates that a commit of the open visit moves most."""
+    visit = manifold.open_visit
+    others = manifold.atlas.without(visit.context)
+    if not others:
+        return []
+    shares = visit.step.influence(torch.stack([t.phi for t in others])).abs().mean(-1)
+    return [others[i] for i in shares.argsort(descending=True)[:WATCHED].tolist()]
+
+
+def _answer(manifold: WeightManifold, state: State, inputs: Inputs) -> Tensor:
+    usable = manifold.usable(state)
+    return logits_with(manifold, {n: w[None] for n, w in usable.items()}, inputs)[0]
