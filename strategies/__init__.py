@@ -6,9 +6,10 @@ from .conditioned import (
     conditioned_benchmark,
     conditioned_dataset,
     jointly,
-    with_contexts,
+    with_sample_contexts,
 )
 from .context_input import ContextFeatures, ContextInput, JointContextTraining, TellContext
+from .given import with_contexts
 from .loader import InMemoryLoaderPlugin
 from .manifold.deciding import DecisionOptions
 from .manifold.inference import InferredTesting
@@ -75,4 +76,5 @@ __all__ = [
     "jointly",
     "stored",
     "with_contexts",
+    "with_sample_contexts",
 ]

@@ -49,7 +49,7 @@ class _Rows(Sequence[Tensor]):
         return iter(self.values)
 
 
-def with_contexts(dataset: AvalancheDataset, contexts: Tensor) -> AvalancheDataset:
+def with_sample_contexts(dataset: AvalancheDataset, contexts: Tensor) -> AvalancheDataset:
     """The same data set, whose mini-batches carry a context per sample.
 
     Args:
@@ -95,7 +95,7 @@ def conditioned_dataset(
     if task_label is not None:
         labels: Any = ConstantSequence(task_label, len(x))
         attributes.append(TaskLabels(labels))
-    return with_contexts(AvalancheDataset([data], data_attributes=attributes), contexts)
+    return with_sample_contexts(AvalancheDataset([data], data_attributes=attributes), contexts)
 
 
 def conditioned_benchmark(train: Sequence[Samples], test: Sequence[Samples]) -> Any:
@@ -177,7 +177,7 @@ class ConditionedTraining(SupervisedTemplate):
             index = getattr(self.experience, "current_experience", "?")
             raise ContextError(
                 f"the samples of experience {index} carry no context; add them with "
-                "with_contexts(dataset, contexts), or pass task_contexts to map task labels"
+                "with_sample_contexts(dataset, contexts), or pass task_contexts to map task labels"
             )
         return torch.as_tensor(context, dtype=torch.float64).reshape(-1).to(self.device)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cl_manifold.geometry import Basis
 
-from .conditioned import CONTEXTS, with_contexts
+from .conditioned import CONTEXTS, with_sample_contexts
 
 
 @final
@@ -94,4 +94,4 @@ class JointContextTraining(JointTraining):
         super().train_dataset_adaptation(**kwargs)
         contexts = [e.context.expand(len(e.dataset), -1) for e in self._experiences]
         assert self.adapted_dataset is not None
-        self.adapted_dataset = with_contexts(self.adapted_dataset, torch.cat(contexts))
+        self.adapted_dataset = with_sample_contexts(self.adapted_dataset, torch.cat(contexts))

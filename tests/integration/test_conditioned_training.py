@@ -19,7 +19,7 @@ from cl_manifold.strategies.conditioned import (
     conditioned_benchmark,
     conditioned_dataset,
     jointly,
-    with_contexts,
+    with_sample_contexts,
 )
 from cl_manifold.streams import StreamOptions, rotated_digits
 
@@ -97,7 +97,7 @@ def test_contexts_survive_subsets_replay_and_joining() -> None:
     model = Witness()
     strategy_of(model).train(joined)
     assert pairs(model) == expected
-    half = with_contexts(AvalancheDataset([joined.dataset]), contexts).subset([5, 30])
+    half = with_sample_contexts(AvalancheDataset([joined.dataset]), contexts).subset([5, 30])
     assert torch.equal(half[1][2], contexts[30])
 
 
@@ -176,7 +176,7 @@ def test_what_is_said_without_usable_contexts() -> None:
     with pytest.raises(ContextError, match=r"contexts of shape \(5, 1\) for 6 samples"):
         conditioned_dataset(x, y, contexts[:5])
     with pytest.raises(ContextError, match=r"contexts of shape \(6,\) for 6 samples"):
-        with_contexts(AvalancheDataset([TensorDataset(x, y)]), contexts[:, 0])
+        with_sample_contexts(AvalancheDataset([TensorDataset(x, y)]), contexts[:, 0])
     with pytest.raises(ContextError, match="not a finite number"):
         conditioned_dataset(x, y, contexts * float("nan"))
     bare: Any = rotated_digits(StreamOptions(contexts=2, samples=8)).train_stream[0]
