@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cl_manifold.manifold.module import ManifoldModule
     from cl_manifold.manifold.natural_step import NaturalStep, empirical_gram
     from cl_manifold.manifold.saving import load_manifold, save_manifold
+    from cl_manifold.manifold.sharing import as_manifold, as_module
     from cl_manifold.manifold.weight_manifold import WeightManifold
 
 __version__ = "0.1.0"
@@ -67,6 +68,7 @@ _HOMES = {
         "torus",
     ),
     "manifold.information": ("ExactInformation", "FisherInformation"),
+    "manifold.sharing": ("as_manifold", "as_module"),
     "manifold.weight_manifold": ("WeightManifold",),
     "manifold.module": ("ManifoldModule",),
     "manifold.natural_step": ("NaturalStep", "empirical_gram"),
@@ -98,6 +100,8 @@ __all__ = [
     "TensorProduct",
     "Vertices",
     "WeightManifold",
+    "as_manifold",
+    "as_module",
     "empirical_gram",
     "load_manifold",
     "random_codes",

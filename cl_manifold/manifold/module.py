@@ -17,6 +17,7 @@ from cl_manifold.errors import ContextError, LayoutError
 from cl_manifold.geometry import Basis
 from cl_manifold.manifold.batched import assemble
 from cl_manifold.manifold.layers import Points, Run, attach, detach, off_limits, outside_graphs
+from cl_manifold.manifold.layout import State
 
 
 @final
@@ -69,7 +70,7 @@ class ManifoldModule(nn.Module):
         self.module = copy.deepcopy(module, memo)
         self.offsets = nn.Module()
         for name, p in module.named_parameters() if one is None else ():
-            self.offsets.register_buffer(_plain(name), p.detach().clone())
+            self.keep_offset(name, p.detach().clone())
         self.training = module.training
         self._run = Run()
         attach(self.module, self._run)
@@ -122,6 +123,16 @@ class ManifoldModule(nn.Module):
     def control_points(self) -> list[Tensor]:
         """The control points, each (K, *shape): what `NaturalStep` acts on."""
         return list(self.module.parameters())
+
+    def keep_offset(self, name: str, weights: Tensor) -> None:
+        """Add w₀ of one parameter to what its control points give."""
+        self.offsets.register_buffer(_plain(name), weights)
+
+    def offset(self) -> State | None:
+        """w₀ by the names of the parameters; None where it is zero."""
+        kept = dict(self.offsets.named_buffers())
+        names = [name for name, _ in self.module.named_parameters()]
+        return {name: kept[_plain(name)] for name in names} if kept else None
 
     def extra_repr(self) -> str:
         """The basis and its size."""

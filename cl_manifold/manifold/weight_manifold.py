@@ -401,6 +401,7 @@ class WeightManifold:
         given = information.expand(len(sizes)) if information.ndim == 0 else information
         given = given.clone()
         import os
+
         sh = float(os.environ.get("SHRINK", "0.5"))
         for e in self.layout.entries:
             if e.blocks > 1 and e.block_start < len(given):
