@@ -42,8 +42,8 @@ _REACH_IN_TRAINING = {
 def short_key(name: str) -> tuple[str, int | None]:
     """The MLflow key of an Avalanche metric, and the experience it belongs to, if to one.
 
-    The task label is dropped: Avalanche tags averages over a whole stream with the last task only.
-    Names that are not Avalanche's keep their spelling as far as MLflow allows it.
+    The task label is dropped: Avalanche tags averages over a whole stream with the last task only
+    (`with_task` keeps it, for values that would fall together). Names that are not Avalanche's keep their spelling as far as MLflow allows it.
 
     >>> short_key("Top1_Acc_Epoch/train_phase/train_stream/Task000")
     ('train/accuracy', None)
@@ -65,6 +65,16 @@ def short_key(name: str) -> tuple[str, int | None]:
         number = "" if experience is None else f"_{experience:03d}"
         metric += MINIBATCH if reach == "MB" else ""
     return legal_key(f"{section}/{'_'.join([metric + number, *rest])}"), experience
+
+
+def with_task(key: str, name: str) -> str:
+    """The key with the task label of the Avalanche metric, where that has one.
+
+    >>> with_task("test/accuracy_class_3", "Top1_ClassAcc_Stream/eval_phase/test_stream/Task001/3")
+    'test/accuracy_class_3_task_001'
+    """
+    found = _TASK.search(name)
+    return legal_key(f"{key}_task_{found[0].removeprefix('Task')}") if found else key
 
 
 def legal_key(name: str) -> str:

@@ -25,7 +25,7 @@ from mlflow.entities import Metric
 from PIL import Image
 
 from cl_manifold.errors import StoreError
-from cl_manifold.tracking.keys import MINIBATCH, short_key
+from cl_manifold.tracking.keys import MINIBATCH, short_key, with_task
 from cl_manifold.tracking.tracked_run import store_errors
 
 __all__ = ["MlflowLogger", "short_key"]
@@ -71,6 +71,8 @@ class MlflowLogger(BaseLogger):
         self.max_experiences = max_experiences
         self._client = client
         self._buffer: list[Metric] = []
+        self._names: list[str] = []
+        self._by_task: set[str] = set()
         self._experiences = 0
         self._evaluating = False
 
@@ -90,6 +92,7 @@ class MlflowLogger(BaseLogger):
             self._send_artifact(key, value, step)
         else:
             self._buffer.append(Metric(key, number, int(time.time() * 1000), step))
+            self._names.append(name)
 
     def flush(self) -> None:
         """Send everything that is buffered.
@@ -100,9 +103,16 @@ class MlflowLogger(BaseLogger):
         if not self._buffer:
             return
         client, run_id = self._attach()
+        self._by_task |= shared_keys(self._buffer, self._names)
+        metrics = [
+            Metric(with_task(m.key, name), m.value, m.timestamp, m.step)
+            if m.key in self._by_task
+            else m
+            for m, name in zip(self._buffer, self._names, strict=True)
+        ]
         with store_errors(f"send metrics to run {run_id}"):
-            client.log_batch(run_id, metrics=thinned(self._buffer, self.minibatch_points))
-        self._buffer = []
+            client.log_batch(run_id, metrics=thinned(metrics, self.minibatch_points))
+        self._buffer, self._names = [], []
 
     def before_training_exp(self, strategy: Any, metric_values: list[Any], **kwargs: Any) -> None:
         """From here on evaluations count this experience as seen."""
@@ -152,6 +162,13 @@ class MlflowLogger(BaseLogger):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_client": None}
+
+
+def shared_keys(metrics: list[Metric], names: list[str]) -> set[str]:
+    """Keys under which metrics of different names came at one step: those of several tasks."""
+    first: dict[tuple[str, int], str] = {}
+    pairs = zip(metrics, names, strict=True)
+    return {m.key for m, name in pairs if first.setdefault((m.key, m.step), name) != name}
 
 
 def thinned(metrics: list[Metric], points: int) -> list[Metric]:
