@@ -13,16 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold.geometry import (
-    Basis,
-    Bernstein,
-    Circle,
-    Fourier,
-    Interval,
-    Product,
-    Topology,
-    hierarchical_prior,
-)
+from cl_manifold.geometry import Basis, Topology, smooth_basis
 from cl_manifold.manifold import belief as precision
 
 INFORMATION = 0.03
@@ -147,7 +138,7 @@ def plan(
         )
     contexts = contexts.double()
     related = relation(space or basis.topology, contexts)
-    prior = precision.prior_covariance(hierarchical_prior(basis), strength)
+    prior = precision.prior_covariance(basis.prior(), strength)
     phis, grid = basis(contexts), basis(basis.topology.grid(257))
     covariance, f = prior[None], torch.tensor([information], dtype=torch.float64)
     learned = torch.zeros(basis.size, len(contexts), dtype=torch.float64)
@@ -178,17 +169,16 @@ def relation(space: Topology, contexts: Float[Tensor, "T dim"]) -> Float[Tensor,
     The kernel φᵀ G₀⁻¹ φ of eight harmonics or of degree 8 with the mean weighted like any other
     direction; the product over the factors of a product; c_iᵀc_j on a simplex.
     """
-    if isinstance(space, Product):
-        parts = zip(space.factors, space.split(contexts), strict=True)
-        return torch.stack([relation(factor, part) for factor, part in parts]).prod(0)
-    if isinstance(space, Circle):
-        basis: Basis = Fourier(8, space.period)
-    elif isinstance(space, Interval):
-        basis = Bernstein(8, space.low, space.high)
-    else:
+    parts = zip(space.factors, space.split(contexts), strict=True)
+    return torch.stack([_related(factor, part) for factor, part in parts]).prod(0)
+
+
+def _related(factor: Topology, contexts: Float[Tensor, "T dim"]) -> Float[Tensor, "T T"]:
+    if factor.mixes:
         return contexts @ contexts.mT
+    basis = smooth_basis(factor, 8)
     phi = basis(contexts)
-    k = phi @ torch.linalg.solve(hierarchical_prior(basis, 1.0), phi.mT)
+    k = phi @ torch.linalg.solve(basis.prior(1.0), phi.mT)
     scale = k.diagonal().sqrt()
     return k / scale[:, None] / scale
 

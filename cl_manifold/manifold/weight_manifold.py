@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cl_manifold.errors import ContextError, LayoutError, context_text
-from cl_manifold.geometry import Basis, Growth, hierarchical_prior
+from cl_manifold.geometry import Basis, Growth
 from cl_manifold.manifold import belief as precision
 from cl_manifold.manifold.layout import Granularity, layout_of
 
@@ -101,7 +101,7 @@ class WeightManifold:
             self.control_points = constant.to(weights)[:, None] * weights
         # one covariance per weight is the only large one: it takes the weights' own dtype
         dtype = weights.dtype if blocks == "weight" else torch.float64
-        prior = precision.prior_covariance(hierarchical_prior(basis), strength)
+        prior = precision.prior_covariance(basis.prior(), strength)
         self.prior = prior.to(weights.device, dtype)
         self.covariance = self.prior.expand(self.layout.blocks, -1, -1).clone()
         self.visits: list[Visit] = []
@@ -268,7 +268,7 @@ class WeightManifold:
         self.visits = [Visit(growth.embed(v.context), v.information) for v in self.visits]
 
     def _prior_of(self, basis: Basis) -> Tensor:
-        return precision.prior_covariance(hierarchical_prior(basis), self.strength).to(self.prior)
+        return precision.prior_covariance(basis.prior(), self.strength).to(self.prior)
 
     @torch.no_grad()
     def extend(self) -> list[str]:

@@ -25,7 +25,6 @@ from cl_manifold.geometry import (
     basis_from_spec,
     compose,
     gram_by_quadrature,
-    hierarchical_prior,
     random_codes,
     stiffness_by_quadrature,
     times,
@@ -109,7 +108,7 @@ def test_keeps_dtype(basis: Basis) -> None:
     assert basis(single).dtype == torch.float32
     assert basis.derivative(single).dtype == torch.float32
     torch.testing.assert_close(basis(single).double(), basis(c), rtol=0, atol=1e-5)
-    integrals = [basis.gram(), basis.stiffness(), hierarchical_prior(basis), basis.grown().matrix]
+    integrals = [basis.gram(), basis.stiffness(), basis.prior(), basis.grown().matrix]
     assert all(m.dtype == torch.float64 for m in integrals)
 
 
@@ -192,7 +191,7 @@ def test_constant(basis: Basis) -> None:
 def test_prior_is_positive_definite(basis: Basis) -> None:
     """Also after growth, and also with fewer tasks than codes."""
     for larger in [basis, *(step.basis for step in growths(basis, 2))]:
-        prior = hierarchical_prior(larger)
+        prior = larger.prior()
         torch.testing.assert_close(prior, prior.mT, rtol=0, atol=1e-14)
         assert torch.linalg.eigvalsh(prior)[0] > 1e-6
 

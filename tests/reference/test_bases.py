@@ -17,7 +17,6 @@ from cl_manifold.geometry import (
     PeriodicBSpline,
     TensorProduct,
     Vertices,
-    hierarchical_prior,
     random_codes,
     torus,
 )
@@ -281,7 +280,7 @@ def test_codes_must_be_unit() -> None:
 def test_hierarchical_prior_of_harmonics() -> None:
     for mean in (1e-3, 0.5):
         expected = np.diag([mean, 1.0, 1.0, 2.5, 2.5, 5.0, 5.0])
-        exactly(hierarchical_prior(Fourier(3, period=24.0), mean), expected)
+        exactly(Fourier(3, period=24.0).prior(mean), expected)
 
 
 def test_hierarchical_prior_of_the_torus() -> None:
@@ -294,7 +293,7 @@ def test_hierarchical_prior_of_the_torus() -> None:
     ]
     expected = torch.tensor(weight).flatten()
     expected[0] = 1e-3
-    exactly(hierarchical_prior(basis), expected.diag())
+    exactly(basis.prior(), expected.diag())
 
 
 @pytest.mark.parametrize(
@@ -314,13 +313,13 @@ def test_hierarchical_prior_is_the_energy(basis: Bernstein) -> None:
     average = weight @ w(x)
     slope = (w(x + step) - w(x - step)) / (2 * step * pi)
     energy = weight @ (w(x) - average) ** 2 + weight @ slope**2 + 0.2 * average**2
-    exactly(points @ hierarchical_prior(basis, mean=0.2) @ points, energy, atol=1e-8)
+    exactly(points @ basis.prior(mean=0.2) @ points, energy, atol=1e-8)
 
 
 def test_hierarchical_prior_of_codes() -> None:
     codes, circle = random_codes(4, 2, seed=0), Fourier(1)
-    exactly(hierarchical_prior(codes), np.eye(4) / 4)
-    both = hierarchical_prior(TensorProduct(codes, circle), mean=0.2)
+    exactly(codes.prior(), np.eye(4) / 4)
+    both = TensorProduct(codes, circle).prior(mean=0.2)
     exactly(both, np.kron(np.eye(4) / 4, np.diag([0.2, 1, 1])))
 
 

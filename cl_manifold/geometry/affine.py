@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold.geometry import Basis, Growth, Interval, Product
+from cl_manifold.geometry.basis import Basis, Growth
+from cl_manifold.geometry.topology import Interval, Product
 
 
 @final
