@@ -133,3 +133,17 @@ def test_beyond_the_topology(basis: Basis) -> None:
     else:
         with pytest.raises(ContextError, match="finite"):
             basis(torch.full((3, 1), float("nan")))
+
+
+def test_numbers_are_double_whatever_torchs_default_is(basis: Basis) -> None:
+    c = draw(basis, 5)
+
+    def all_of_them() -> list[Tensor]:
+        one = basis.constant()
+        matrices = [basis(c), basis.derivative(c), basis.gram(), basis.stiffness(), basis.prior()]
+        return matrices if one is None else [*matrices, one]
+
+    expected = all_of_them()
+    torch.set_default_dtype(torch.float32)
+    for found, before in zip(all_of_them(), expected, strict=True):
+        torch.testing.assert_close(found, before, rtol=0, atol=1e-13)

@@ -94,3 +94,12 @@ def test_growth_keeps_the_family(basis: Basis) -> None:
     assert larger.strength == basis.strength
     assert larger.own_prior == basis.own_prior
     assert basis.grown().matrix.dtype == torch.float64
+
+
+def test_growth_is_double_whatever_torchs_default_is(basis: Basis) -> None:
+    before, c = basis.grown(), draw(basis, 4)
+    torch.set_default_dtype(torch.float32)
+    for step in (basis.grown(), times(basis, Fourier(1))):
+        torch.testing.assert_close(step.basis(step.embed(c)) @ step.matrix, basis(c))
+        assert step.basis(step.embed(c)).dtype == step.matrix.dtype == torch.float64
+    torch.testing.assert_close(basis.grown().matrix, before.matrix, rtol=0, atol=1e-14)

@@ -6,6 +6,7 @@ from math import factorial, pi, prod
 
 import pytest
 import torch
+from torch import Tensor
 
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import (
@@ -269,3 +270,15 @@ def test_order_is_the_highest_that_so_many_nodes_reach(topology: Topology) -> No
 )
 def test_orders(space: Topology, nodes: int, order: int) -> None:
     assert space.order(nodes) == order
+
+
+def test_numbers_are_double_whatever_torchs_default_is(topology: Topology) -> None:
+    def all_of_them() -> list[Tensor]:
+        rules = [draw(topology, 5), topology.grid(5), *topology.quadrature(3), topology.metric()]
+        return [*rules, topology.embed(draw(topology, 1)[0].tolist())]
+
+    expected = all_of_them()
+    torch.set_default_dtype(torch.float32)
+    for found, before in zip(all_of_them(), expected, strict=True):
+        assert found.dtype == torch.float64
+        assert torch.equal(found, before)
