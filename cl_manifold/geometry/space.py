@@ -100,8 +100,10 @@ class Topology(ABC):
         Raises:
             ContextError: a context lies outside the space.
         """
-        shape = (a[..., :1] + b[..., :1]).shape[:-1]
-        sides = [self.split(side.double().expand(*shape, -1)) for side in (a, b)]
+        check_dim(self, a)
+        check_dim(self, b)
+        shape = (a + b).shape
+        sides = [self.split(side.double().expand(shape)) for side in (a, b)]
         parts = zip(self.factors, *sides, strict=True)
         return torch.stack([f.distance(x, y) <= f.tolerance for f, x, y in parts]).all(0)
 

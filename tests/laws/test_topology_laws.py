@@ -18,6 +18,7 @@ from cl_manifold.geometry import (
     topology_from_spec,
     torus,
 )
+from cl_manifold.geometry.space import check_dim
 from tests.laws.topologies import TOPOLOGIES, draw
 
 
@@ -171,6 +172,13 @@ def test_spec_round_trip_through_json(topology: Topology) -> None:
     assert again.spec() == topology.spec()
     assert again.scale == topology.scale
     assert torch.equal(draw(again, 5), draw(topology, 5))
+
+
+def test_a_number_without_an_axis_is_no_context() -> None:
+    with pytest.raises(ContextError, match="0 numbers, but circle needs 1"):
+        check_dim(Circle(), torch.tensor(0.5))
+    with pytest.raises(ContextError, match="1 number, but product needs 2"):
+        check_dim(torus(2), torch.zeros(3, 1))
 
 
 def test_wrong_dimension(topology: Topology) -> None:
