@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cl_manifold.errors import ContextError
-from cl_manifold.geometry import Product, Simplex, Topology
+from cl_manifold.geometry import Topology
 
 
 @final
@@ -33,22 +33,22 @@ class ContextCode:
             bumps: grid points of all factors other than simplices together, at least 4 each.
         """
         self.topology, self.bumps = topology, bumps
-        self.factors = topology.factors if isinstance(topology, Product) else (topology,)
-        self.has_pure_tasks = any(isinstance(f, Simplex) for f in self.factors)
-        smooth = sum(not isinstance(f, Simplex) for f in self.factors)
+        self.factors = topology.factors
+        self.has_pure_tasks = any(f.mixes for f in self.factors)
+        smooth = sum(not f.mixes for f in self.factors)
         each = max(4, round(bumps / max(1, smooth)))
         self._centres = [f.grid(each) for f in self.factors]
         self.sizes = tuple(
-            f.dim if isinstance(f, Simplex) else len(grid)
+            f.dim if f.mixes else len(grid)
             for f, grid in zip(self.factors, self._centres, strict=True)
         )
 
     def __call__(self, contexts: Float[Tensor, "n dim"]) -> Float[Tensor, "n J"]:
         """E(c) for each context, J the product of the sizes."""
-        parts = contexts.split([f.dim for f in self.factors], dim=-1)
+        parts = self.topology.split(contexts)
         code = contexts.new_ones(len(contexts), 1)
         for factor, centres, part in zip(self.factors, self._centres, parts, strict=True):
-            own = part if isinstance(factor, Simplex) else _bumps(factor, centres, part)
+            own = part if factor.mixes else _bumps(factor, centres, part)
             code = (code[:, :, None] * own[:, None, :]).flatten(1)
         return code
 
@@ -79,7 +79,7 @@ class ContextCode:
         self, contexts: Float[Tensor, "n dim"], before: "ContextCode"
     ) -> Float[Tensor, "n dim1"]:
         """Contexts from before a simplex gained tasks: mixtures that have nothing of them."""
-        parts = contexts.split([f.dim for f in before.factors], dim=-1)
+        parts = before.topology.split(contexts)
         pairs = zip(self.factors, parts, strict=True)
         return torch.cat([pad(part, (0, f.dim - part.shape[-1])) for f, part in pairs], dim=-1)
 
@@ -92,4 +92,4 @@ def _bumps(factor: Topology, centres: Tensor, part: Tensor) -> Tensor:
 
 
 def _fixed(factor: Topology) -> object:
-    return "simplex" if isinstance(factor, Simplex) else factor.spec()
+    return "simplex" if factor.mixes else factor.spec()

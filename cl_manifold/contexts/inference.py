@@ -23,7 +23,6 @@ from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.region import Region, region_of
 from cl_manifold.contexts.sweep import Inputs, logits_at, logits_with, refine, spread
 from cl_manifold.errors import ContextError
-from cl_manifold.geometry import Simplex
 from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
@@ -126,7 +125,7 @@ class ContextInference:
             ContextError: no task is finished.
         """
         region = region_of(manifold)
-        pure = isinstance(manifold.basis.topology, Simplex)
+        pure = manifold.basis.topology.mixes
         found = spread(manifold, 0 if pure else self.settings.grid)
         steps = 0 if pure else self.settings.steps
         self.candidates = found[region.contains(found).cpu()]

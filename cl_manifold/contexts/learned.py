@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cl_manifold.errors import ContextError
-from cl_manifold.geometry import Interval, Product, Simplex, Topology
+from cl_manifold.geometry import Topology
 
 
 @final
@@ -64,31 +64,4 @@ class LearnedContexts(nn.Module):
     @torch.no_grad()
     def wrap_(self) -> None:
         """Take the contexts back onto the topology, in place."""
-        self.contexts.copy_(nearest(self.topology, self.contexts))
-
-
-def nearest(
-    topology: Topology, context: Float[Tensor, "*batch dim"]
-) -> Float[Tensor, "*batch dim"]:
-    """The point of the topology that is nearest to any numbers.
-
-    A circle wraps, an interval clips, a simplex takes the Euclidean projection
-    (Duchi et al. 2008), a product treats each factor on its own.
-    """
-    if isinstance(topology, Product):
-        pairs = zip(topology.factors, topology.split(context), strict=True)
-        return torch.cat([nearest(factor, part) for factor, part in pairs], dim=-1)
-    if isinstance(topology, Interval):
-        return topology.wrap(context.clamp(topology.low, topology.high))
-    if isinstance(topology, Simplex):
-        return _onto_simplex(context)
-    return topology.wrap(context)
-
-
-def _onto_simplex(x: Tensor) -> Tensor:
-    """max(x − τ, 0) with τ such that the result sums to one."""
-    ordered = x.sort(dim=-1, descending=True).values
-    rank = torch.arange(1, x.shape[-1] + 1, dtype=x.dtype, device=x.device)
-    excess = (ordered.cumsum(-1) - 1) / rank
-    last = (ordered > excess).sum(-1, keepdim=True) - 1
-    return (x - excess.gather(-1, last)).clamp(min=0)
+        self.contexts.copy_(self.topology.project(self.contexts))

@@ -13,15 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold.geometry import (
-    Basis,
-    Bernstein,
-    Circle,
-    Fourier,
-    Interval,
-    Product,
-    Topology,
-)
+from cl_manifold.geometry import Basis, Topology, smooth_basis
 from cl_manifold.manifold.belief import PRECISION, unvisited
 
 ROOMY, CROWDED = 0.1, 0.25
@@ -174,15 +166,14 @@ def relation(space: Topology, contexts: Float[Tensor, "T dim"]) -> Float[Tensor,
     The kernel φᵀ G₀⁻¹ φ of eight harmonics or of degree 8 with the mean weighted like any other
     direction; the product over the factors of a product; c_iᵀc_j on a simplex.
     """
-    if isinstance(space, Product):
-        parts = zip(space.factors, space.split(contexts), strict=True)
-        return torch.stack([relation(factor, part) for factor, part in parts]).prod(0)
-    if isinstance(space, Circle):
-        basis: Basis = Fourier(8, space.period)
-    elif isinstance(space, Interval):
-        basis = Bernstein(8, space.low, space.high)
-    else:
+    parts = zip(space.factors, space.split(contexts), strict=True)
+    return torch.stack([_related(factor, part) for factor, part in parts]).prod(0)
+
+
+def _related(factor: Topology, contexts: Float[Tensor, "T dim"]) -> Float[Tensor, "T T"]:
+    if factor.mixes:
         return contexts @ contexts.mT
+    basis = smooth_basis(factor, 8)
     phi = basis(contexts)
     k = phi @ torch.linalg.solve(basis.prior(1.0), phi.mT)
     scale = k.diagonal().sqrt()

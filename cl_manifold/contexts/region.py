@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cl_manifold.errors import ContextError
-from cl_manifold.geometry import Product, Simplex, Topology
+from cl_manifold.geometry import Topology
 from cl_manifold.manifold.belief import unpacked
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
@@ -99,9 +99,7 @@ def variation(manifold: WeightManifold) -> float:
 
 def pure_tasks(topology: Topology) -> Bool[Tensor, " dim"]:
     """Which coordinates are the shares of pure tasks in a mixture."""
-    if isinstance(topology, Product):
-        return torch.cat([pure_tasks(f) for f in topology.factors])
-    return torch.full((topology.dim,), isinstance(topology, Simplex))
+    return torch.cat([torch.full((f.dim,), f.mixes) for f in topology.factors])
 
 
 def _squares(phi: Float[Tensor, "n K"], matrix: Float[Tensor, "K K"]) -> Float[Tensor, " n"]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from cl_manifold.geometry import Circle, Interval, Product, Simplex, Topology
+from cl_manifold.geometry import Topology
 from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.watching import watching
 from cl_manifold.manifold.weight_manifold import WeightManifold
@@ -64,7 +64,7 @@ def refine(
 ) -> Float[Tensor, " dim"]:
     """Gradient descent of J(c) = objective(f(x; w(c))) + penalty(c), kept on the topology.
 
-        c ← onto(c − r ℓ² g / ‖ℓ g‖),   g = ∂J/∂c
+        c ← project(c − r ℓ² g / ‖ℓ g‖),   g = ∂J/∂c
 
     with the topology's lengths ℓ: a step is r long where lengths are in units of ℓ. r halves after
     a step that does not lower J and that step is taken back, so the result is never worse than
@@ -91,42 +91,20 @@ def refine(
             (gradient,) = torch.autograd.grad(value, c)
         return float(value.detach()), scale * gradient
 
-    best = onto(topology, context.detach().cpu().double())
+    best = topology.project(context.detach().cpu().double())
     with watching(manifold.module):
         value, slope = measured(best)
         for _ in range(steps):
             length = float(slope.norm())
             if not 0 < length < float("inf"):
                 break
-            tried = onto(topology, best - rate * scale * slope / length)
+            tried = topology.project(best - rate * scale * slope / length)
             new, new_slope = measured(tried)
             if new < value:
                 best, value, slope = tried, new, new_slope
             else:
                 rate /= 2
     return best
-
-
-def onto(topology: Topology, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-    """The nearest contexts of the topology, in canonical coordinates.
-
-    Ends of an interval are clamped, angles wrapped; onto a simplex it is max(c − θ, 0) with the
-    θ that makes the sum one.
-
-    Source of the last: Held, Wolfe and Crowder 1974.
-    """
-    match topology:
-        case Interval():
-            return context.clamp(topology.low, topology.high)
-        case Circle():
-            return topology.wrap(context)
-        case Simplex():
-            return _onto_simplex(context)
-        case Product():
-            parts = zip(topology.factors, topology.split(context), strict=True)
-            return torch.cat([onto(f, part) for f, part in parts], dim=-1)
-        case _:
-            return topology.wrap(context)
 
 
 def spread(manifold: WeightManifold, count: int = 72) -> Float[Tensor, "n dim"]:
@@ -141,7 +119,7 @@ def spread(manifold: WeightManifold, count: int = 72) -> Float[Tensor, "n dim"]:
     """
     topology = manifold.basis.topology
     found = distinct(topology, list(manifold.atlas.contexts()))
-    if isinstance(topology, Simplex):
+    if topology.mixes:
         pairs = torch.combinations(torch.arange(len(found)), 2) if len(found) > 1 else None
         if pairs is None or len(pairs) > count:
             return found
@@ -151,23 +129,14 @@ def spread(manifold: WeightManifold, count: int = 72) -> Float[Tensor, "n dim"]:
 
 
 def distinct(topology: Topology, contexts: list[Tensor]) -> Float[Tensor, "n dim"]:
-    """The contexts without repetitions (to 1e-9 of a length), in the order they came."""
+    """The contexts without repetitions, in the order they came."""
     found = torch.empty(0, topology.dim, dtype=torch.float64)
-    near = 1e-9 * min(topology.scale)
     for context in contexts:
-        new = topology.wrap(context.double())[None]
-        if bool((topology.distance(found, new.expand_as(found)) > near).all()):
-            found = torch.cat([found, new])
+        new = topology.wrap(context.double())
+        if not bool(topology.same(found, new).any()):
+            found = torch.cat([found, new[None]])
     return found
 
 
 def _logits(manifold: WeightManifold, state: State, inputs: Inputs) -> Tensor:
     return functional_call(manifold.module, state, inputs)
-
-
-def _onto_simplex(context: Tensor) -> Tensor:
-    """With the numbers u sorted downwards, θ = max_k (u_1 + … + u_k − 1)/k."""
-    down = context.sort(dim=-1, descending=True).values
-    counts = torch.arange(1, context.shape[-1] + 1, dtype=context.dtype, device=context.device)
-    theta = ((down.cumsum(-1) - 1) / counts).amax(-1, keepdim=True)
-    return (context - theta).clamp(min=0)

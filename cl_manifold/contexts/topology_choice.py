@@ -28,11 +28,9 @@ from cl_manifold.errors import ContextError, context_text
 from cl_manifold.geometry import (
     Basis,
     Bernstein,
-    Codes,
     Fourier,
     Growth,
     Vertices,
-    hierarchical_prior,
 )
 
 NOISE = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
@@ -153,14 +151,14 @@ class Candidate:
         """Correlations k(c_i, c_j) / √(k(c_i, c_i) k(c_j, c_j)), k = φᵀ G₀⁻¹ φ without the mean.
 
         The variance of what all contexts share is taken out (its precision is 10³ instead of 10⁻³)
-        because `topology_evidence` has its own. For vertices and codes k = φᵀφ: pure tasks at
-        different vertices are unrelated. Tasks at one context have correlation 1.
+        because `topology_evidence` has its own. On a simplex k = φᵀφ: pure tasks at different
+        vertices are unrelated. Tasks at one context have correlation 1.
         """
         phi = self.basis(self.contexts.double())
-        if isinstance(self.basis, Vertices | Codes):
+        if self.basis.topology.mixes:
             k = phi @ phi.mT
         else:
-            k = phi @ torch.linalg.solve(hierarchical_prior(self.basis, 1e3), phi.mT)
+            k = phi @ torch.linalg.solve(self.basis.prior(1e3), phi.mT)
         scale = k.diagonal().sqrt()
         return k / scale[:, None] / scale
 

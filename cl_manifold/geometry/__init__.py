@@ -1,14 +1,19 @@
 """Topologies, bases and their integrals: pure functions of tensors, without any weights."""
 
-from cl_manifold.geometry.basis import Basis, Fourier, Growth, compose
-from cl_manifold.geometry.gram import (
+from cl_manifold.geometry.affine import Affine
+from cl_manifold.geometry.basis import (
+    Basis,
+    Growth,
     gram_by_quadrature,
-    hierarchical_prior,
     stiffness_by_quadrature,
 )
+from cl_manifold.geometry.fourier import Fourier
+from cl_manifold.geometry.growth import compose, times
+from cl_manifold.geometry.orthonormal import Orthonormal
 from cl_manifold.geometry.polynomial import Bernstein
-from cl_manifold.geometry.product import TensorProduct, times
+from cl_manifold.geometry.product import TensorProduct
 from cl_manifold.geometry.simplex import Codes, Vertices, random_codes
+from cl_manifold.geometry.smooth import smooth_basis
 from cl_manifold.geometry.spec import basis_from_spec
 from cl_manifold.geometry.spline import BSpline, PeriodicBSpline
 from cl_manifold.geometry.topology import (
@@ -22,6 +27,7 @@ from cl_manifold.geometry.topology import (
 )
 
 __all__ = [
+    "Affine",
     "BSpline",
     "Basis",
     "Bernstein",
@@ -30,6 +36,7 @@ __all__ = [
     "Fourier",
     "Growth",
     "Interval",
+    "Orthonormal",
     "PeriodicBSpline",
     "Product",
     "Simplex",
@@ -39,8 +46,8 @@ __all__ = [
     "basis_from_spec",
     "compose",
     "gram_by_quadrature",
-    "hierarchical_prior",
     "random_codes",
+    "smooth_basis",
     "stiffness_by_quadrature",
     "times",
     "topology_from_spec",

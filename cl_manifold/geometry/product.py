@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 from typing import Any, final
 
 import torch
@@ -9,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cl_manifold.geometry.basis import Basis, Growth
+from cl_manifold.geometry.space import check_dim
 from cl_manifold.geometry.topology import Product
 
 
@@ -25,21 +27,24 @@ class TensorProduct(Basis):
     """
 
     def __init__(self, *bases: Basis) -> None:
-        self.factors = tuple(f for basis in bases for f in factors_of(basis))
-        self._product = Product(*(f.topology for f in self.factors))
-        self.topology = self._product
-        self.size = 1
-        for factor in self.factors:
-            self.size *= factor.size
+        self.factors = tuple(f for basis in bases for f in _factors_of(basis))
+        self.topology = Product(*(f.topology for f in self.factors))
+        self.size = prod(f.size for f in self.factors)
+        self.strength = max(f.strength for f in self.factors)
+        self.own_prior = any(f.own_prior for f in self.factors)
 
     def __call__(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch K"]:
         """φ(c) as in the class's formula."""
-        parts = self._product.split(context)
+        parts = self._split(context)
         return _outer([f(part) for f, part in zip(self.factors, parts, strict=True)])
+
+    def _split(self, context: Tensor) -> list[Tensor]:
+        check_dim(self.topology, context)
+        return list(torch.split(context, [f.topology.dim for f in self.factors], dim=-1))
 
     def derivative(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim K"]:
         """The product rule: only the factor that a coordinate belongs to is differentiated."""
-        parts = self._product.split(context)
+        parts = self._split(context)
         pairs = list(zip(self.factors, parts, strict=True))
         values = [f(part).unsqueeze(-2) for f, part in pairs]
         slopes = [f.derivative(part) for f, part in pairs]
@@ -66,6 +71,12 @@ class TensorProduct(Basis):
         known = [part for part in parts if part is not None]
         return _kron(known) if len(known) == len(parts) else None
 
+    def prior(self, mean: float = 1e-3) -> Float[Tensor, "K K"]:
+        """The energy's prior, or G₀ ⊗ G₀' ⊗ … where a factor has a prior of its own."""
+        if self.own_prior:
+            return _kron([f.prior(mean) for f in self.factors])
+        return Basis.prior(self, mean)
+
     def grown(self) -> Growth:
         """Grows the factor with the fewest functions, the first one among equals."""
         chosen = min(range(len(self.factors)), key=lambda i: self.factors[i].size)
@@ -74,7 +85,7 @@ class TensorProduct(Basis):
         factors[chosen], matrices[chosen] = step.basis, step.matrix
 
         def embed(context: Tensor) -> Tensor:
-            parts = self._product.split(context)
+            parts = self._split(context)
             parts[chosen] = step.embed(parts[chosen])
             return torch.cat(parts, dim=-1)
 
@@ -85,35 +96,8 @@ class TensorProduct(Basis):
         return {"kind": "product", "factors": [f.spec() for f in self.factors]}
 
 
-def factors_of(basis: Basis) -> tuple[Basis, ...]:
-    """The factors of a product, or the basis itself."""
+def _factors_of(basis: Basis) -> tuple[Basis, ...]:
     return basis.factors if isinstance(basis, TensorProduct) else (basis,)
-
-
-def times(basis: Basis, factor: Basis) -> Growth:
-    """A new coordinate, on which the weights do not depend yet.
-
-    φ'(c, s) = φ(c) ⊗ ψ(s),   T = I ⊗ a with ψ(s)ᵀ a = 1,   e(c) = (c, s_0)
-
-    where s_0 is the first point of the new topology's grid.
-
-    Raises:
-        ValueError: constants are not in the span of `factor`.
-    """
-    ones = factor.constant()
-    if ones is None:
-        raise ValueError(
-            f"cannot multiply by {factor.spec()['kind']}: it needs to span the constants; "
-            "take a basis on an interval or a circle"
-        )
-    start = factor.topology.grid(2)[0]
-
-    def embed(context: Tensor) -> Tensor:
-        place = start.to(context).expand(*context.shape[:-1], -1)
-        return torch.cat([context, place], dim=-1)
-
-    matrix = torch.kron(_eye(basis.size), ones[:, None])
-    return Growth(TensorProduct(basis, factor), matrix, embed)
 
 
 def _eye(size: int) -> Tensor:

@@ -65,6 +65,7 @@ class Codes(Basis):
     """
 
     strength = 300.0
+    own_prior = True
 
     def __init__(self, vectors: Float[Tensor, "n K"]) -> None:
         self.vectors = vectors.detach().cpu().double()
@@ -101,6 +102,10 @@ class Codes(Basis):
         a = torch.pinverse(self.vectors) @ ones
         exact = bool(((self.vectors @ a - ones).abs() < 1e-9).all())
         return a if exact else None
+
+    def prior(self, mean: float = 1e-3) -> Float[Tensor, "K K"]:
+        """I / K: which tasks will come is not known, and this is the mean of φφᵀ over codes."""
+        return torch.eye(self.size, dtype=torch.float64) / self.size
 
     def grown(self) -> Growth:
         """One more dimension, with a different sign pattern over the tasks for every K.

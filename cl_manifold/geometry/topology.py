@@ -1,7 +1,6 @@
 """Topologies: the spaces that contexts live on. Knows nothing about bases or weights."""
 
-from abc import ABC, abstractmethod
-from math import pi
+from math import comb, pi
 from typing import Any, final
 
 import torch
@@ -10,73 +9,12 @@ from torch import Tensor
 
 from cl_manifold.errors import ContextError, context_text
 from cl_manifold.geometry.quadrature import combined, gauss_legendre, grundmann_moeller
+from cl_manifold.geometry.space import ROUNDING, Topology, check_dim
 
+__all__ = ["Circle", "Interval", "Product", "Simplex", "Topology", "topology_from_spec", "torus"]
 
-class Topology(ABC):
-    """A space of contexts with coordinates in R^dim and the uniform probability measure μ.
-
-    Attributes:
-        dim: how many numbers one context has.
-        scale: one length ℓ_i per coordinate, chosen so that the slowest smooth variation along it
-            has unit frequency: period / 2π on a circle, length / π on an interval.
-    """
-
-    dim: int
-    scale: tuple[float, ...]
-
-    @abstractmethod
-    def wrap(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """The same contexts in canonical coordinates.
-
-        Raises:
-            ContextError: a context lies outside the space.
-        """
-
-    @abstractmethod
-    def distance(
-        self, a: Float[Tensor, "*batch dim"], b: Float[Tensor, "*batch dim"]
-    ) -> Float[Tensor, "*batch"]:
-        """Length of the shortest path between contexts, in the units of the coordinates."""
-
-    def same(self, a: Tensor, b: Tensor) -> Tensor:
-        """Stopgap."""
-        return self.distance(a.double(), b.double()) <= 1e-6 * min(self.scale)
-
-    def embed(self, value: Any) -> Tensor:
-        """Stopgap."""
-        t = torch.as_tensor(value)
-        if isinstance(self, Simplex) and t.ndim == 0:
-            return torch.eye(self.dim, dtype=torch.float64)[int(t)]
-        return t.detach().cpu().double().reshape(-1)
-
-    @abstractmethod
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count dim"]:
-        """Independent contexts distributed as μ (float64)."""
-
-    @abstractmethod
-    def grid(self, count: int) -> Float[Tensor, "n dim"]:
-        """About `count` contexts spread evenly over the space, borders included (float64)."""
-
-    @abstractmethod
-    def quadrature(self, order: int) -> tuple[Float[Tensor, "Q dim"], Float[Tensor, " Q"]]:
-        """Nodes and weights with Σ_q ω_q f(c_q) = ∫ f dμ for polynomials f up to degree `order`.
-
-        On a circle the polynomials are trigonometric.
-        """
-
-    @abstractmethod
-    def spec(self) -> dict[str, Any]:
-        """Plain numbers and strings from which `topology_from_spec` builds an equal space."""
-
-
-def check_dim(topology: Topology, context: Tensor) -> None:
-    """Raise `ContextError` if the last axis of `context` is not `topology.dim` long."""
-    got = context.shape[-1] if context.ndim else 0
-    if got != topology.dim:
-        raise ContextError(
-            f"a context has {got} number{'s' if got != 1 else ''}, but {topology.spec()['kind']} "
-            f"needs {topology.dim}; choose a topology of that dimension or give other contexts"
-        )
+FINEST = 512
+"""Gauss–Legendre nodes on one interval at most: their eigenvalue problem grows with the cube."""
 
 
 @final
@@ -89,11 +27,12 @@ class Interval(Topology):
         self.low, self.high = float(low), float(high)
         self.dim = 1
         self.scale = ((self.high - self.low) / pi,)
+        self.tolerance = ROUNDING * max(self.high - self.low, abs(self.low), abs(self.high))
 
     def wrap(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        """The contexts unchanged; rounding beyond an end (1e-6 of the length) is clipped."""
+        """The contexts unchanged; rounding beyond an end is clipped."""
         check_dim(self, context)
-        slack = 1e-6 * (self.high - self.low)
+        slack = self.tolerance
         inside = (context >= self.low - slack) & (context <= self.high + slack)
         if not bool(inside.all()):
             raise ContextError(
@@ -104,6 +43,10 @@ class Interval(Topology):
         # not `clamp`, whose gradient vanishes at the ends themselves
         above = torch.where(context < self.low, self.low, context)
         return torch.where(above > self.high, self.high, above)
+
+    def project(self, numbers: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """min(max(c, low), high)."""
+        return self.wrap(numbers.clamp(self.low, self.high))
 
     def distance(
         self, a: Float[Tensor, "*batch dim"], b: Float[Tensor, "*batch dim"]
@@ -125,6 +68,10 @@ class Interval(Topology):
         x, weight = gauss_legendre(order // 2 + 1)
         return self.low + (self.high - self.low) * x[:, None], weight
 
+    def order(self, nodes: int) -> int:
+        """2n − 1 for n nodes, 2 at least; not more than 512 nodes."""
+        return max(2, 2 * min(nodes, FINEST) - 1)
+
     def spec(self) -> dict[str, Any]:
         """Kind and ends."""
         return {"kind": "interval", "low": self.low, "high": self.high}
@@ -140,6 +87,7 @@ class Circle(Topology):
         self.period = float(period)
         self.dim = 1
         self.scale = (self.period / (2 * pi),)
+        self.tolerance = ROUNDING * self.period
 
     def wrap(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """The representative in [0, period)."""
@@ -149,6 +97,10 @@ class Circle(Topology):
         angle = context.remainder(self.period)
         # just below zero the remainder rounds up to the period itself
         return torch.where(angle < self.period, angle, angle - self.period)
+
+    def project(self, numbers: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """The numbers wrapped: every one is on the circle."""
+        return self.wrap(numbers)
 
     def distance(
         self, a: Float[Tensor, "*batch dim"], b: Float[Tensor, "*batch dim"]
@@ -170,6 +122,10 @@ class Circle(Topology):
         count = order + 1
         return self.grid(count), torch.full((count,), 1 / count, dtype=torch.float64)
 
+    def order(self, nodes: int) -> int:
+        """One less than the nodes, 2 at least."""
+        return max(2, nodes - 1)
+
     def spec(self) -> dict[str, Any]:
         """Kind and period."""
         return {"kind": "circle", "period": self.period}
@@ -177,24 +133,42 @@ class Circle(Topology):
 
 @final
 class Product(Topology):
-    """The product of topologies: coordinates side by side, measures multiplied."""
+    """The product of topologies: coordinates side by side, measures multiplied.
+
+    A factor that is itself a product is replaced by its factors.
+    """
 
     def __init__(self, *factors: Topology) -> None:
         if not factors:
             raise ValueError("a product needs at least one factor")
-        self.factors = factors
-        self.dim = sum(f.dim for f in factors)
-        self.scale = tuple(length for f in factors for length in f.scale)
+        self._factors = tuple(single for factor in factors for single in factor.factors)
+        self.dim = sum(f.dim for f in self._factors)
+        self.scale = tuple(length for f in self._factors for length in f.scale)
+        self.tolerance = max(f.tolerance for f in self._factors)
 
-    def split(self, context: Float[Tensor, "*batch dim"]) -> list[Float[Tensor, "*batch _"]]:
-        """The coordinates of each factor."""
-        check_dim(self, context)
-        return list(torch.split(context, [f.dim for f in self.factors], dim=-1))
+    @property
+    def factors(self) -> tuple[Topology, ...]:
+        """The spaces side by side; none of them is a product."""
+        return self._factors
 
     def wrap(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """Each factor wraps its own coordinates."""
         parts = zip(self.factors, self.split(context), strict=True)
         return torch.cat([f.wrap(part) for f, part in parts], dim=-1)
+
+    def project(self, numbers: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """Each factor projects its own coordinates."""
+        parts = zip(self.factors, self.split(numbers), strict=True)
+        return torch.cat([f.project(part) for f, part in parts], dim=-1)
+
+    def metric(self) -> Float[Tensor, "dim dim"]:
+        """One block per factor."""
+        metric, start = torch.zeros(self.dim, self.dim, dtype=torch.float64), 0
+        for factor in self.factors:
+            block = slice(start, start + factor.dim)
+            metric[block, block] = factor.metric()
+            start += factor.dim
+        return metric
 
     def distance(
         self, a: Float[Tensor, "*batch dim"], b: Float[Tensor, "*batch dim"]
@@ -218,6 +192,11 @@ class Product(Topology):
         weights = combined([weight[:, None] for _, weight in rules]).prod(-1)
         return combined([nodes for nodes, _ in rules]), weights
 
+    def order(self, nodes: int) -> int:
+        """What every factor reaches with its share, the d-th root of the nodes for d factors."""
+        each = int(nodes ** (1 / len(self.factors)) + 1e-9)
+        return min(f.order(each) for f in self.factors)
+
     def spec(self) -> dict[str, Any]:
         """Kind and the factors' specs."""
         return {"kind": "product", "factors": [f.spec() for f in self.factors]}
@@ -232,17 +211,20 @@ def torus(dim: int = 2, period: float = 1.0) -> Product:
 class Simplex(Topology):
     """Mixtures of n things: n non-negative numbers that sum to one. A vertex is a pure task."""
 
+    mixes = True
+
     def __init__(self, vertices: int) -> None:
         if vertices < 1:
             raise ValueError(f"a simplex needs at least one vertex, got {vertices}")
         self.vertices = vertices
         self.dim = vertices
         self.scale = (1.0,) * vertices
+        self.tolerance = ROUNDING
 
     def wrap(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         """The contexts unchanged, after a check that they are mixtures (to 1e-6)."""
         check_dim(self, context)
-        slack = 1e-6
+        slack = self.tolerance
         inside = (context >= -slack).all(-1) & ((context.sum(-1) - 1).abs() <= slack)
         if not bool(inside.all()):
             raise ContextError(
@@ -251,6 +233,24 @@ class Simplex(Topology):
                 "normalise it, or give a one-hot vector for a pure task"
             )
         return context
+
+    def project(self, numbers: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
+        """max(u − θ, 0) with θ = max_k (Σ_{i≤k} u_i − 1)/k and u the numbers sorted downwards.
+
+        Numbers are taken relative to the largest one, which changes nothing but the rounding.
+
+        Source: Held, Wolfe and Crowder, Mathematical Programming 6 (1974), 62–88.
+        """
+        check_dim(self, numbers)
+        u = numbers.double() - numbers.double().amax(-1, keepdim=True)
+        down = u.sort(dim=-1, descending=True).values
+        count = torch.arange(1, self.dim + 1, dtype=u.dtype, device=u.device)
+        theta = ((down.cumsum(-1) - 1) / count).amax(-1, keepdim=True)
+        return self.wrap((u - theta).clamp(min=0).to(numbers.dtype))
+
+    def metric(self) -> Float[Tensor, "dim dim"]:
+        """I − 11ᵀ/n: without the direction that leads out of the space."""
+        return torch.eye(self.dim, dtype=torch.float64) - 1 / self.dim
 
     def distance(
         self, a: Float[Tensor, "*batch dim"], b: Float[Tensor, "*batch dim"]
@@ -274,6 +274,16 @@ class Simplex(Topology):
     def quadrature(self, order: int) -> tuple[Float[Tensor, "Q dim"], Float[Tensor, " Q"]]:
         """The rule of Grundmann and Möller."""
         return grundmann_moeller(self.vertices, order)
+
+    def order(self, nodes: int) -> int:
+        """2s + 1 with the largest s whose C(n + s, s) nodes are few enough, 3 at least.
+
+        Not beyond 15, where the weights' changing signs cost digits.
+        """
+        s = 1
+        while s < 7 and comb(self.vertices + s + 1, s + 1) <= nodes:
+            s += 1
+        return 2 * s + 1
 
     def spec(self) -> dict[str, Any]:
         """Kind and number of vertices."""

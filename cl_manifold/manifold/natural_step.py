@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold.geometry import Basis, hierarchical_prior
+from cl_manifold.geometry import Basis
 from cl_manifold.manifold.module import ManifoldModule
 
 
@@ -22,7 +22,7 @@ def empirical_gram(
         strength: ε ≥ 0 of the prior precision G₀, which keeps G regular.
     """
     phi = basis(contexts.double())
-    return phi.mT @ phi / len(phi) + strength * hierarchical_prior(basis).to(phi)
+    return phi.mT @ phi / len(phi) + strength * basis.prior().to(phi)
 
 
 @final

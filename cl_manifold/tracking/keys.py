@@ -43,7 +43,8 @@ def short_key(name: str) -> tuple[str, int | None]:
     """The MLflow key of an Avalanche metric, and the experience it belongs to, if to one.
 
     The task label is dropped: Avalanche tags averages over a whole stream with the last task only
-    (`with_task` keeps it, for values that would fall together). Names that are not Avalanche's keep their spelling as far as MLflow allows it.
+    (`with_task` keeps it, for values that would fall together). Names that are not Avalanche's keep
+    their spelling as far as MLflow allows it.
 
     >>> short_key("Top1_Acc_Epoch/train_phase/train_stream/Task000")
     ('train/accuracy', None)

@@ -14,7 +14,7 @@ from cl_manifold.contexts.policies import InferredContext, position
 from cl_manifold.contexts.statistics import assured_difference, doubt, return_test
 from cl_manifold.contexts.sweep import logits_at, logits_with, refine, row, spread
 from cl_manifold.errors import ContextError, context_text
-from cl_manifold.geometry import Growth, Simplex, Vertices
+from cl_manifold.geometry import Growth, Vertices
 from cl_manifold.manifold.atlas import Reference
 from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.likelihood import Categorical
@@ -159,7 +159,7 @@ class Decider:
         places = spread(manifold, self.search.grid)
         values = torch.stack([losses(row, y).mean() for row in logits_at(manifold, places, inputs)])
         context = places[int(values.argmin())]
-        if not isinstance(manifold.basis.topology, Simplex):
+        if not manifold.basis.topology.mixes:
             context = refine(
                 manifold,
                 lambda logits: losses(logits, y).mean(),

@@ -13,6 +13,7 @@ from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
+from .measure import trained_head
 from .samples import Samples
 from .trace import Gate
 
@@ -116,4 +117,5 @@ def most_moved(manifold: WeightManifold) -> list[Task]:
 
 def _answer(manifold: WeightManifold, state: State, inputs: Inputs) -> Tensor:
     usable = manifold.usable(state)
-    return logits_with(manifold, {n: w[None] for n, w in usable.items()}, inputs)[0]
+    with trained_head(manifold.module):
+        return logits_with(manifold, {n: w[None] for n, w in usable.items()}, inputs)[0]

@@ -45,8 +45,8 @@ def dry_run(
         with trained_head(strategy.model):
             inputs = samples.inputs
             information(manifold.module, inputs, manifold.layout, likelihood, generator)
-        state = {n: w[None] for n, w in manifold.layout.read(manifold.module).items()}
-        logits_with(manifold, state, samples.inputs)
+            state = {n: w[None] for n, w in manifold.layout.read(manifold.module).items()}
+            logits_with(manifold, state, inputs)
     except ClManifoldError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, KeyError) as error:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any, final
 
 import torch
+from avalanche.models import SCRModel
 from avalanche.models.dynamic_modules import TrainEvalModel
 from torch import Tensor, nn
 
@@ -58,7 +59,7 @@ class Measured:
 @contextmanager
 def trained_head(module: nn.Module) -> Iterator[None]:
     """Inside, networks with a head for training and one for tests answer with the former."""
-    found = [m for m in module.modules() if isinstance(m, TrainEvalModel)]
+    found = [m for m in module.modules() if isinstance(m, TrainEvalModel | SCRModel)]
     heads = [m.eval_classifier for m in found]
     for m in found:
         m.eval_classifier = m.train_classifier

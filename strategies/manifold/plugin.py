@@ -13,6 +13,7 @@ from warnings import warn
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.supervised import JointTraining
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -146,6 +147,12 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse what cannot work before anything is trained."""
         self._own(strategy)
+        if isinstance(strategy, JointTraining) and len(strategy._experiences) > 1:
+            raise IncompatibleError(
+                f"JointTraining trains {len(strategy._experiences)} experiences at once, but the "
+                "weight manifold learns one context after the other; use Naive, or a "
+                "ManifoldModule with ConditionedTraining for all contexts at once"
+            )
 
     def after_train_dataset_adaptation(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Where a rule decides, keep the support of its decision out of the training data."""
@@ -216,6 +223,11 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             strategy.optimizer.state.clear()
         self._price = Price(self.manifold, visit, self.price_weight)
         self._price.attach(strategy.optimizer)
+
+    def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Follow the strategy to another optimizer, such as one that a plugin has built since."""
+        if self._price is not None:
+            self._price.attach(strategy.optimizer)
 
     @torch.no_grad()
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

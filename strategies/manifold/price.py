@@ -42,17 +42,20 @@ class Price:
         self._pulls: list[Tensor] = []
         self._rate = -1.0
         self._hook: Any = None
+        self._optimizer: torch.optim.Optimizer | None = None
 
     def attach(self, optimizer: torch.optim.Optimizer) -> None:
-        """From now on every step of the optimizer pays."""
-        self.detach()
-        self._hook = optimizer.register_step_pre_hook(self._before_step)
+        """From now on every step of this optimizer pays, and of no other."""
+        if self._optimizer is not optimizer:
+            self.detach()
+            self._optimizer = optimizer
+            self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     def detach(self) -> None:
         """The inverse of `attach`."""
         if self._hook is not None:
             self._hook.remove()
-            self._hook = None
+        self._hook = self._optimizer = None
 
     def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         # a fused optimizer divides by the scale itself, after this hook

@@ -1,7 +1,6 @@
-"""Laws that every topology obeys. A new topology joins by one line in TOPOLOGIES."""
+"""Laws that every topology obeys: its coordinates, its measure and its lengths."""
 
 import json
-from collections.abc import Callable
 from itertools import product
 from math import factorial, pi, prod
 
@@ -19,29 +18,13 @@ from cl_manifold.geometry import (
     topology_from_spec,
     torus,
 )
-
-TOPOLOGIES: dict[str, Callable[[], Topology]] = {
-    "interval": lambda: Interval(),
-    "interval-shifted": lambda: Interval(-2.0, 5.0),
-    "circle": lambda: Circle(),
-    "circle-degrees": lambda: Circle(360.0),
-    "circle-odd-period": lambda: Circle(0.7),
-    "torus": lambda: torus(2, 3.0),
-    "cylinder": lambda: Product(Interval(1.0, 2.0), Circle(2.0)),
-    "mixture-by-angle": lambda: Product(Simplex(3), Circle()),
-    "nested": lambda: Product(torus(2), Interval()),
-    "simplex-1": lambda: Simplex(1),
-    "simplex-4": lambda: Simplex(4),
-}
+from cl_manifold.geometry.space import check_dim
+from tests.laws.topologies import TOPOLOGIES, draw
 
 
 @pytest.fixture(params=TOPOLOGIES)
 def topology(request: pytest.FixtureRequest) -> Topology:
     return TOPOLOGIES[request.param]()
-
-
-def draw(topology: Topology, count: int, seed: int = 0) -> Tensor:
-    return topology.sample(count, torch.Generator().manual_seed(seed))
 
 
 def test_wrap_is_idempotent_and_keeps_contexts_inside(topology: Topology) -> None:
@@ -95,8 +78,7 @@ def test_samples_follow_the_measure(topology: Topology) -> None:
 
 
 def has_circle(topology: Topology) -> bool:
-    parts = topology.factors if isinstance(topology, Product) else (topology,)
-    return any(isinstance(part, Circle | Product) for part in parts)
+    return any(isinstance(part, Circle) for part in topology.factors)
 
 
 def test_grid_is_inside(topology: Topology) -> None:
@@ -192,6 +174,13 @@ def test_spec_round_trip_through_json(topology: Topology) -> None:
     assert torch.equal(draw(again, 5), draw(topology, 5))
 
 
+def test_a_number_without_an_axis_is_no_context() -> None:
+    with pytest.raises(ContextError, match="0 numbers, but circle needs 1"):
+        check_dim(Circle(), torch.tensor(0.5))
+    with pytest.raises(ContextError, match="1 number, but product needs 2"):
+        check_dim(torus(2), torch.zeros(3, 1))
+
+
 def test_wrong_dimension(topology: Topology) -> None:
     with pytest.raises(ContextError, match=f"needs {topology.dim}"):
         topology.wrap(torch.zeros(2, topology.dim + 1))
@@ -217,3 +206,87 @@ def test_simplex_refuses_what_is_no_mixture(mixture: list[float]) -> None:
 def test_circle_measure_has_no_preferred_angle() -> None:
     angle = 2 * pi * draw(Circle(), 20_000)[:, 0]
     assert abs(float(angle.cos().mean())) < 0.02
+
+
+def test_factors(topology: Topology) -> None:
+    """A product consists of what are no products, in the order of the coordinates."""
+    c = draw(topology, 6).reshape(2, 3, -1)
+    parts = topology.split(c)
+    torch.testing.assert_close(torch.cat(parts, dim=-1), c, rtol=0, atol=0)
+    assert [part.shape[-1] for part in parts] == [f.dim for f in topology.factors]
+    assert all(f.factors == (f,) for f in topology.factors)
+    assert topology.tolerance == max(f.tolerance for f in topology.factors)
+
+
+def test_products_of_products_are_flat() -> None:
+    inner, line = torus(2), Interval()
+    assert Product(inner, line).factors == (*inner.factors, line)
+    assert line.factors == (line,)
+
+
+def test_mixtures() -> None:
+    space = Product(Circle(), Simplex(3), Interval())
+    assert [f.mixes for f in space.factors] == [False, True, False]
+
+
+def test_metric_is_what_lengths_and_simplices_say(topology: Topology) -> None:
+    metric, start = topology.metric(), 0
+    torch.testing.assert_close(metric, metric.mT)
+    for factor in topology.factors:
+        block = slice(start, start + factor.dim)
+        if factor.mixes:
+            inward = torch.eye(factor.dim) - torch.full((factor.dim,) * 2, 1 / factor.dim)
+            torch.testing.assert_close(metric[block, block], inward)
+        else:
+            assert metric[block, block].item() == pytest.approx(factor.scale[0] ** 2)
+        metric[block, block] = 0
+        start += factor.dim
+    assert not metric.any()
+
+
+def test_order_is_the_highest_that_so_many_nodes_reach(topology: Topology) -> None:
+    shares = len(topology.factors)
+    for nodes in (8, 64, 216):
+        order = topology.order(nodes)
+        affordable = len(topology.quadrature(order)[0]) <= nodes
+        assert affordable or order <= 3
+        each = [f.order(int(round(nodes ** (1 / shares), 9))) for f in topology.factors]
+        assert order == min(each)
+
+
+@pytest.mark.parametrize(
+    ("space", "nodes", "order"),
+    [
+        (Interval(), 0, 2),
+        (Interval(), 1, 2),
+        (Interval(), 5, 9),
+        (Interval(), 512, 1023),
+        (Interval(), 4096, 1023),
+        (Circle(), 1, 2),
+        (Circle(), 5, 4),
+        (Circle(), 4096, 4095),
+        (Simplex(3), 4, 3),
+        (Simplex(3), 9, 3),
+        (Simplex(3), 10, 5),
+        (Simplex(3), 4096, 15),
+        (Simplex(100), 4096, 3),
+        (Simplex(90), 4186, 5),
+        (torus(3), 64, 3),
+        (torus(2), 63, 6),
+        (Product(Simplex(100), Circle()), 4096, 3),
+    ],
+)
+def test_orders(space: Topology, nodes: int, order: int) -> None:
+    assert space.order(nodes) == order
+
+
+def test_numbers_are_double_whatever_torchs_default_is(topology: Topology) -> None:
+    def all_of_them() -> list[Tensor]:
+        rules = [draw(topology, 5), topology.grid(5), *topology.quadrature(3), topology.metric()]
+        return [*rules, topology.embed(draw(topology, 1)[0].tolist())]
+
+    expected = all_of_them()
+    torch.set_default_dtype(torch.float32)
+    for found, before in zip(all_of_them(), expected, strict=True):
+        assert found.dtype == torch.float64
+        assert torch.equal(found, before)

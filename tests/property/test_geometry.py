@@ -14,7 +14,6 @@ from cl_manifold.geometry import (
     PeriodicBSpline,
     TensorProduct,
     Vertices,
-    hierarchical_prior,
     random_codes,
     times,
 )
@@ -133,7 +132,7 @@ def test_integrals_are_energies(basis: Basis, seed: int) -> None:
     p = torch.randn(basis.size, generator=torch.Generator().manual_seed(seed))
     assert p @ basis.gram() @ p >= -1e-12
     assert p @ basis.stiffness() @ p >= -1e-12
-    assert torch.linalg.eigvalsh(hierarchical_prior(basis))[0] > 0
+    assert torch.linalg.eigvalsh(basis.prior())[0] > 0
 
 
 @few

@@ -12,13 +12,17 @@ from torch import Tensor
 from cl_manifold.geometry import (
     Bernstein,
     BSpline,
+    Circle,
     Codes,
     Fourier,
+    Interval,
     PeriodicBSpline,
+    Product,
+    Simplex,
     TensorProduct,
     Vertices,
-    hierarchical_prior,
     random_codes,
+    smooth_basis,
     torus,
 )
 from cl_manifold.geometry.quadrature import gauss_legendre
@@ -278,13 +282,13 @@ def test_codes_must_be_unit() -> None:
         Codes(torch.tensor([[0.6, 0.8], [2.0, 0.0]]))
 
 
-def test_hierarchical_prior_of_harmonics() -> None:
+def test_prior_of_harmonics() -> None:
     for mean in (1e-3, 0.5):
         expected = np.diag([mean, 1.0, 1.0, 2.5, 2.5, 5.0, 5.0])
-        exactly(hierarchical_prior(Fourier(3, period=24.0), mean), expected)
+        exactly(Fourier(3, period=24.0).prior(mean), expected)
 
 
-def test_hierarchical_prior_of_the_torus() -> None:
+def test_prior_of_the_torus() -> None:
     """Products of harmonics: (½)^{waves} (1 + h² + g²), and the mean in the corner."""
     basis = TensorProduct(Fourier(1), Fourier(2))
     assert basis.topology.spec() == torus(2).spec()
@@ -294,7 +298,7 @@ def test_hierarchical_prior_of_the_torus() -> None:
     ]
     expected = torch.tensor(weight).flatten()
     expected[0] = 1e-3
-    exactly(hierarchical_prior(basis), expected.diag())
+    exactly(basis.prior(), expected.diag())
 
 
 @pytest.mark.parametrize(
@@ -302,7 +306,7 @@ def test_hierarchical_prior_of_the_torus() -> None:
     [Bernstein(3, -1.0, 4.0), Bernstein(2, 0.0, 0.5)],
     ids=["long", "short"],
 )
-def test_hierarchical_prior_is_the_energy(basis: Bernstein) -> None:
+def test_prior_is_the_energy(basis: Bernstein) -> None:
     """∫ (w − w̄)² + ℓ² w'² dμ + mean · w̄² for one weight, with w' by finite differences."""
     points = torch.tensor([0.3, -1.1, 2.0, 0.7])[: basis.size]
     x, weight = gauss_legendre(8)
@@ -314,13 +318,13 @@ def test_hierarchical_prior_is_the_energy(basis: Bernstein) -> None:
     average = weight @ w(x)
     slope = (w(x + step) - w(x - step)) / (2 * step * pi)
     energy = weight @ (w(x) - average) ** 2 + weight @ slope**2 + 0.2 * average**2
-    exactly(points @ hierarchical_prior(basis, mean=0.2) @ points, energy, atol=1e-8)
+    exactly(points @ basis.prior(mean=0.2) @ points, energy, atol=1e-8)
 
 
-def test_hierarchical_prior_of_codes() -> None:
+def test_prior_of_codes() -> None:
     codes, circle = random_codes(4, 2, seed=0), Fourier(1)
-    exactly(hierarchical_prior(codes), np.eye(4) / 4)
-    both = hierarchical_prior(TensorProduct(codes, circle), mean=0.2)
+    exactly(codes.prior(), np.eye(4) / 4)
+    both = TensorProduct(codes, circle).prior(mean=0.2)
     exactly(both, np.kron(np.eye(4) / 4, np.diag([0.2, 1, 1])))
 
 
@@ -333,3 +337,13 @@ def test_a_product_grows_its_smallest_factor() -> None:
         basis = grown
         sizes.append([factor.size for factor in basis.factors])
     assert sizes == [[4, 3, 3, 2], [4, 3, 3, 3], [4, 4, 3, 3]]
+
+
+def test_a_smooth_basis_fits_its_space() -> None:
+    assert smooth_basis(Circle(360.0), 3).spec() == Fourier(3, 360.0).spec()
+    assert smooth_basis(Interval(-1.0, 2.0), 4).spec() == Bernstein(4, -1.0, 2.0).spec()
+    assert smooth_basis(Simplex(5), 2).spec() == Vertices(5).spec()
+    space = Product(Simplex(2), torus(2, 24.0))
+    both = TensorProduct(Vertices(2), Fourier(1, 24.0), Fourier(1, 24.0))
+    assert smooth_basis(space, 1).spec() == both.spec()
+    assert smooth_basis(space, 1).topology.spec() == space.spec()

@@ -21,7 +21,7 @@ from cl_manifold.contexts.topology_choice import (
     winner,
 )
 from cl_manifold.errors import ContextError
-from cl_manifold.geometry import Circle, Codes, Fourier, Interval, Vertices, hierarchical_prior
+from cl_manifold.geometry import Circle, Codes, Fourier, Interval, Vertices
 from cl_manifold.manifold.layout import layout_of
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.streams.images import load_digits
@@ -43,7 +43,7 @@ def logpdf(d: Tensor, covariance: Tensor) -> float:
 def prior_kernel(harmonics: int, contexts: Tensor) -> Tensor:
     basis = Fourier(harmonics)
     phi = basis(contexts)
-    return phi @ torch.linalg.solve(hierarchical_prior(basis, 0.5), phi.mT)
+    return phi @ torch.linalg.solve(basis.prior(0.5), phi.mT)
 
 
 def test_the_evidence_is_scipys_density_of_the_weights() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.geometry import Fourier, Vertices, hierarchical_prior
+from cl_manifold.geometry import Fourier, Vertices
 from cl_manifold.manifold.information import fisher_information
 from cl_manifold.manifold.layout import Granularity
 from cl_manifold.manifold.weight_manifold import WeightManifold
@@ -39,9 +39,7 @@ def test_point_model_with_weight_blocks_is_online_ewc() -> None:
     net = small_mlp().double()
     strength = 1e-2
     manifold = WeightManifold(net, Fourier(0), blocks="weight", strength=strength)
-    importance = torch.full(
-        (manifold.layout.size,), strength * hierarchical_prior(Fourier(0)).item()
-    )
+    importance = torch.full((manifold.layout.size,), strength * Fourier(0).prior().item())
     anchor = manifold.layout.read(net)
     for _ in range(3):
         c = torch.rand(1)
@@ -92,7 +90,7 @@ def test_soft_protection_is_the_gaussian_posterior_mean() -> None:
             net.weight.fill_((curvature * y + kappa * w) / (curvature + kappa))
         manifold.commit(c, curvature.item())
     phi = basis(contexts)
-    total = strength * hierarchical_prior(basis) + phi.mT @ (f[:, None] * phi)
+    total = strength * basis.prior() + phi.mT @ (f[:, None] * phi)
     ridge = torch.linalg.solve(total, phi.mT @ (f * (targets - start)))
     torch.testing.assert_close(manifold.control_points[:, 0], ridge)
     torch.testing.assert_close(manifold.covariance[0], torch.linalg.inv(total))

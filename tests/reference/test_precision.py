@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cl_manifold.geometry import Bernstein, Fourier, hierarchical_prior
+from cl_manifold.geometry import Bernstein, Fourier
 from cl_manifold.manifold import belief as precision
 
 INF = float("inf")
@@ -59,7 +59,7 @@ def test_no_information_changes_nothing() -> None:
 
 def test_plasticity_is_one_before_and_falls_with_every_visit() -> None:
     basis = Fourier(3)
-    prior = precision.prior_covariance(hierarchical_prior(basis), 1e-4)
+    prior = precision.prior_covariance(basis.prior(), 1e-4)
     covariance = prior.expand(1, -1, -1)
     contexts = torch.tensor([[0.1], [0.15], [0.6]])
     previous = 1.0
@@ -117,7 +117,7 @@ def test_reembedding_is_the_batch_posterior(infinite: bool) -> None:
     contexts = torch.rand(4, 1)
     f = torch.rand(4, 2) + 0.1
     dense_f = torch.full_like(f, 1e9) if infinite else f
-    prior = precision.prior_covariance(hierarchical_prior(larger), 1e-2)
+    prior = precision.prior_covariance(larger.prior(), 1e-2)
     given = torch.full_like(f, INF) if infinite else f
     mapping, covariance = precision.reembedding(prior, larger(contexts), smaller(contexts), given)
     near = 1e-4 if infinite else 1e-9

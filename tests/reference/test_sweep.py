@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
-from cl_manifold.contexts.sweep import distinct, logits_at, logits_with, onto, refine, spread
+from cl_manifold.contexts.sweep import distinct, logits_at, logits_with, refine, spread
 from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Vertices
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import shake, small_cnn, small_mlp
@@ -120,13 +120,13 @@ def test_the_projection_onto_a_simplex_is_the_nearest_mixture() -> None:
             constraints={"type": "eq", "fun": lambda c: c.sum() - 1},
             options={"ftol": 1e-14},
         )
-        nearest = onto(Simplex(4), point)
+        nearest = Simplex(4).project(point)
         torch.testing.assert_close(nearest, torch.as_tensor(found.x), atol=1e-5, rtol=0)
 
 
 def test_projections_onto_other_topologies() -> None:
     space = Product(Interval(0.0, 2.0), Circle(1.0))
-    got = onto(space, torch.tensor([[3.0, 1.25], [-1.0, -0.25], [1.0, 0.5]]))
+    got = space.project(torch.tensor([[3.0, 1.25], [-1.0, -0.25], [1.0, 0.5]]))
     torch.testing.assert_close(got, torch.tensor([[2.0, 0.25], [0.0, 0.75], [1.0, 0.5]]))
 
 

@@ -4,13 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.conditioning.affine import Affine
 from cl_manifold.conditioning.lineup import Setting, chosen, lineup, parameters_of
-from cl_manifold.conditioning.orthonormal import Orthonormal
 from cl_manifold.conditioning.problems import PROBLEMS, Problem, bin_centres, draw, embed
 from cl_manifold.conditioning.systems import Concatenated, Film, OnePerContext
 from cl_manifold.errors import ConfigError
-from cl_manifold.geometry import Basis, gram_by_quadrature, stiffness_by_quadrature
+from cl_manifold.geometry import (
+    Affine,
+    Basis,
+    Orthonormal,
+    gram_by_quadrature,
+    stiffness_by_quadrature,
+)
 from cl_manifold.manifold.module import ManifoldModule
 from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.networks import cnn, mlp

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.contexts.learned import LearnedContexts, nearest
+from cl_manifold.contexts.learned import LearnedContexts
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Topology, torus
 from cl_manifold.manifold.module import ManifoldModule
@@ -25,11 +25,11 @@ TOPOLOGIES: list[Topology] = [
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_nearest_point_is_on_the_topology_and_leaves_it_where_it_is(topology: Topology) -> None:
     inside = topology.sample(50, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(nearest(topology, inside), inside, atol=1e-12, rtol=0)
+    torch.testing.assert_close(topology.project(inside), inside, atol=1e-12, rtol=0)
     far = inside + 3 * torch.randn(inside.shape, dtype=torch.float64)
-    found = nearest(topology, far)
+    found = topology.project(far)
     torch.testing.assert_close(topology.wrap(found), found)
-    torch.testing.assert_close(nearest(topology, found), found, atol=1e-12, rtol=0)
+    torch.testing.assert_close(topology.project(found), found, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("topology", [Interval(-1.0, 2.0), Simplex(4)])
@@ -37,7 +37,7 @@ def test_no_other_point_is_nearer(topology: Topology) -> None:
     """Projection onto a convex set: (x − p)ᵀ(z − p) ≤ 0 for every z in it (Kolmogorov)."""
     others = topology.sample(300, torch.Generator().manual_seed(1))
     for x in 2 * torch.randn(20, topology.dim, dtype=torch.float64):
-        p = nearest(topology, x)
+        p = topology.project(x)
         assert ((others - p) @ (x - p)).max() <= 1e-12
 
 

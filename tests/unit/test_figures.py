@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 
 from cl_manifold.contexts.record import TaskRecord
-from cl_manifold.geometry.basis import Fourier
+from cl_manifold.geometry.fourier import Fourier
 from cl_manifold.geometry.topology import Circle, Interval, Product, Simplex, Topology, torus
 from cl_manifold.tracking.figures import (
     accuracy_by_context_figure,

@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold.geometry import Basis, Growth, Interval, Product
+from cl_manifold.geometry.basis import Basis, Growth
+from cl_manifold.geometry.topology import Interval, Product
 
 
 @final
@@ -28,8 +29,9 @@ class Affine(Basis):
 
     def derivative(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim K"]:
         """∂φ_k/∂z_i = 1 for k = i + 1, otherwise 0."""
+        z = self.topology.wrap(context)
         slope = torch.eye(self.inputs, self.size + 1)[:, : self.size].roll(1, -1)
-        return slope.to(context).expand(*context.shape[:-1], -1, -1)
+        return slope.to(z).expand(*z.shape[:-1], -1, -1)
 
     def gram(self) -> Float[Tensor, "K K"]:
         """diag(1, ⅓, …, ⅓)."""

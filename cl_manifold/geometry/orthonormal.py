@@ -6,7 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cl_manifold.geometry import Basis, Growth
+from cl_manifold.geometry.basis import Basis, Growth
+
+linalg: Any = torch.linalg  # without types
 
 
 @final
@@ -25,7 +27,8 @@ class Orthonormal(Basis):
 
     def __init__(self, basis: Basis) -> None:
         self.basis, self.topology, self.size = basis, basis.topology, basis.size
-        self._factor = torch.linalg.cholesky(basis.gram())
+        self.strength, self.own_prior = basis.strength, basis.own_prior
+        self._factor: Tensor = linalg.cholesky(basis.gram())
 
     def __call__(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch K"]:
         """φ̃(c) as in the class's formula."""
@@ -48,6 +51,10 @@ class Orthonormal(Basis):
         a = self.basis.constant()
         return None if a is None else self._factor.mT @ a
 
+    def prior(self, mean: float = 1e-3) -> Float[Tensor, "K K"]:
+        """L⁻¹ G₀ L⁻ᵀ: the same belief about the same functions."""
+        return self._solved(self._solved(self.basis.prior(mean)).mT)
+
     def grown(self) -> Growth:
         """As the basis grows: T̃ = L'ᵀ T L⁻ᵀ."""
         growth = self.basis.grown()
@@ -62,4 +69,4 @@ class Orthonormal(Basis):
         """L⁻¹ on the last axis: r ↦ r L⁻ᵀ."""
         flat = rows.reshape(-1, self.size)
         factor = self._factor.to(rows)
-        return torch.linalg.solve_triangular(factor, flat.mT, upper=False).mT.reshape(rows.shape)
+        return linalg.solve_triangular(factor, flat.mT, upper=False).mT.reshape(rows.shape)
