@@ -10,7 +10,7 @@ from math import prod
 from typing import Any, Literal, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -208,10 +208,12 @@ class Extension:
     Attributes:
         layout: the new one.
         origin: for each of its blocks the old block it continues, −1 for a new one.
+        wider: whether a block is a new part of a tensor that was there before.
     """
 
     layout: Layout
     origin: Int[Tensor, " B1"]
+    wider: Bool[Tensor, " B1"]
 
 
 def extension(old: Layout, new: Layout) -> Extension | None:
@@ -236,14 +238,16 @@ def extension(old: Layout, new: Layout) -> Extension | None:
             )
     entries: list[Entry] = []
     origins: list[Tensor] = []
+    wider: list[Tensor] = []
     start = 0
     for e in found.values():
         origin = _origin(e, before.get(e.name))
         entries.append(replace(e, block_start=start, blocks=len(origin)))
         origins.append(origin)
+        wider.append((origin < 0) & (e.name in before))
         start += len(origin)
     layout = Layout(tuple(entries))
-    return None if layout == old else Extension(layout, torch.cat(origins))
+    return None if layout == old else Extension(layout, torch.cat(origins), torch.cat(wider))
 
 
 def with_buffers(old: Layout, buffers: Mapping[str, tuple[Tensor, bool]]) -> Extension:
@@ -252,7 +256,7 @@ def with_buffers(old: Layout, buffers: Mapping[str, tuple[Tensor, bool]]) -> Ext
     for start, (name, (t, positive)) in enumerate(buffers.items(), old.blocks):
         entries.append(Entry(name, tuple(t.shape), start, 1, False, positive))
     origin = torch.cat([torch.arange(old.blocks), torch.full((len(buffers),), -1)])
-    return Extension(Layout(tuple(entries)), origin)
+    return Extension(Layout(tuple(entries)), origin, torch.zeros(len(origin), dtype=torch.bool))
 
 
 def corner(shape: tuple[int, ...]) -> tuple[slice, ...]:

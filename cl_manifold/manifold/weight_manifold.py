@@ -335,8 +335,10 @@ class WeightManifold:
     def extend(self) -> list[str]:
         """Take up parameters that the module gained and tensors that became wider.
 
-        They start at their current values in every context, untouched by finished tasks; only what
-        a task protects exactly stays as it is there.
+        They start at their current values in every context. Finished tasks leave new tensors free,
+        such as the head of a new task, and hold the new parts of wider ones, such as the rows of
+        new classes, like the average weight: these take part in what the network answers there.
+        What a task protects exactly it protects in whatever is new, too.
 
         Returns:
             The names that are new or wider.
@@ -422,7 +424,8 @@ class WeightManifold:
     def _extend(self, found: Extension, start: State) -> None:
         """Move to a larger layout; new tensors start at `start`, or as the module holds them."""
         current = found.layout.read(self.module) | start
-        information = [_inherited(t.information, found) for t in self.atlas.tasks]
+        firmness = PRECISION * self.strength
+        information = [_inherited(t.information, found, firmness) for t in self.atlas.tasks]
         self.points = self.points.extended(found.layout, self.basis.constant(), current)
         self.layout = found.layout
         self.atlas.reblock(information)
@@ -436,12 +439,12 @@ class WeightManifold:
             } | self.visit.anchor
 
     def _inherit(self, belief: Belief, found: Extension, tasks: tuple[Task, ...]) -> Belief:
-        """The belief over the new blocks; of these only exact protection is known."""
+        """The belief over the new blocks, after what finished tasks hold of them."""
         belief = belief.inherited(found.origin)
         for task in tasks:
-            f = task.information
-            if f is not None and bool(f.isinf().all()):
-                belief = belief.observe(task.phi, torch.where(found.origin < 0, f, 0.0))
+            if task.information is not None:
+                f = torch.where(found.origin < 0, task.information, 0.0)
+                belief = belief.observe(task.phi, f) if bool(f.any()) else belief
         return belief
 
     def _posterior(self, basis: Basis) -> Belief:
@@ -471,9 +474,11 @@ def _moved(was: Tensor, now: Tensor) -> bool:
     return finite and not torch.equal(was, now)
 
 
-def _inherited(information: Tensor | None, found: Extension) -> Tensor | None:
-    """A task's information on more blocks: none on new ones, unless it protects exactly."""
+def _inherited(information: Tensor | None, found: Extension, firmness: float) -> Tensor | None:
+    """A task's information on more blocks; see `WeightManifold.extend`."""
     if information is None:
         return None
-    new = torch.inf if bool(information.isinf().all()) else 0.0
+    exact = bool(information.isinf().all())
+    new = torch.where(found.wider, firmness, 0.0).to(information)
+    new = torch.full_like(new, torch.inf) if exact else new
     return torch.where(found.origin < 0, new, information[found.origin.clamp(min=0)])
