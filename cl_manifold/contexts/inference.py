@@ -21,9 +21,9 @@ from torch import Tensor
 
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.region import Region, region_of
-from cl_manifold.contexts.sweep import Inputs, logits_at, logits_with, refine, spread
+from cl_manifold.contexts.sweep import logits_at, logits_with, refine, spread
 from cl_manifold.errors import ContextError
-from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 Score = Literal["entropy", "energy"]

@@ -12,15 +12,12 @@ from torch import Tensor
 from torch.func import functional_call
 
 from cl_manifold.geometry import Topology
-from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.watching import watching
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 Objective = Callable[[Tensor], Tensor]
 """From logits (N, C), or from a context (dim,), to one number."""
-
-Inputs = tuple[Tensor, ...]
-"""What a network takes, the batch along axis 0: the samples, and task labels if it needs them."""
 
 
 @torch.no_grad()

@@ -22,6 +22,9 @@ GRANULARITIES: tuple[Granularity, ...] = ("tensor", "row", "weight")
 State = dict[str, Tensor]
 """Weights by the names of the module's tensors; leading axes where there are several contexts."""
 
+Inputs = tuple[Tensor, ...]
+"""What a network takes, the batch along axis 0: the samples, and task labels if it needs them."""
+
 
 @dataclass(frozen=True)
 class Entry:

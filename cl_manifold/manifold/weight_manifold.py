@@ -16,7 +16,7 @@ from cl_manifold.geometry import Basis, Growth
 from cl_manifold.manifold import belief as beliefs
 from cl_manifold.manifold.atlas import Atlas, Task
 from cl_manifold.manifold.belief import PRECISION, Belief, Step
-from cl_manifold.manifold.information import normalised
+from cl_manifold.manifold.information import leaning, normalised
 from cl_manifold.manifold.layout import (
     Extension,
     Granularity,
@@ -401,14 +401,7 @@ class WeightManifold:
         """F normalised to ρ ε, float32; buffers that joined since count like the average weight."""
         sizes, scale = self.layout.sizes(), PRECISION * self.strength
         given = information.expand(len(sizes)) if information.ndim == 0 else information
-        given = given.clone()
-        import os
-
-        sh = float(os.environ.get("SHRINK", "0.5"))
-        for e in self.layout.entries:
-            if e.blocks > 1 and e.block_start < len(given):
-                given[e.part] = (1 - sh) * given[e.part] + sh * given[e.part].mean()
-        f = normalised(given, sizes[: len(given)], scale)
+        f = normalised(leaning(given, self.layout), sizes[: len(given)], scale)
         rest = torch.inf if bool(f.isinf().all()) else scale
         return torch.cat([f, f.new_full((len(sizes) - len(f),), rest)]).float()
 

@@ -6,10 +6,10 @@ from warnings import warn
 import torch
 from torch import Tensor
 
-from cl_manifold.contexts.sweep import Inputs, logits_with
+from cl_manifold.contexts.sweep import logits_with
 from cl_manifold.errors import DriftError
 from cl_manifold.manifold.atlas import Task
-from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
 from cl_manifold.manifold.weight_manifold import WeightManifold
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.inference import ContextInference, InferenceSettings
-from cl_manifold.contexts.sweep import Inputs
 from cl_manifold.geometry import Topology
+from cl_manifold.manifold.layout import Inputs
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .samples import drawn

@@ -59,7 +59,8 @@ class Measured:
 @contextmanager
 def trained_head(module: nn.Module) -> Iterator[None]:
     """Inside, networks with a head for training and one for tests answer with the former."""
-    found = [m for m in module.modules() if isinstance(m, TrainEvalModel | SCRModel)]
+    kinds = (TrainEvalModel, SCRModel)
+    found: list[Any] = [m for m in module.modules() if isinstance(m, kinds)]
     heads = [m.eval_classifier for m in found]
     for m in found:
         m.eval_classifier = m.train_classifier

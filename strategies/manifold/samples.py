@@ -8,8 +8,8 @@ from avalanche.models import MultiTaskModule
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from cl_manifold.contexts.sweep import Inputs
 from cl_manifold.errors import IncompatibleError
+from cl_manifold.manifold.layout import Inputs
 from cl_manifold.manifold.watching import undrawn
 
 

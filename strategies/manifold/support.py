@@ -9,8 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from cl_manifold.contexts import position
-from cl_manifold.contexts.sweep import Inputs
 from cl_manifold.errors import ContextError
+from cl_manifold.manifold.layout import Inputs
 
 from .samples import read
 
