@@ -124,6 +124,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         self._measured = Measured(self.information)
         self._chosen: Chosen | None = None
         self._live: State | None = None
+        self._settling = False
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy belongs to no strategy yet."""
@@ -185,7 +186,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             self.manifold = manifold
             return manifold
         self._follow(strategy)
-        self.manifold.absorb()
+        self._settle()
         return self.manifold
 
     def _follow(self, strategy: Any) -> None:
@@ -255,6 +256,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             overshoot = manifold.commit(self._measured.information(manifold)).overshoot
             manifold.write(manifold.state(chosen.context))
         manifold.atlas.assigned[index] = chosen.context
+        self._settling = True
         self._finish(strategy, chosen)
         self.traces.append(
             TaskTrace(
@@ -288,8 +290,13 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take over what other plugins wrote into the network after the commit."""
-        if self.manifold is not None:
+        self._settle()
+
+    def _settle(self) -> None:
+        """The experience ends with what the network holds; what is written later is not of it."""
+        if self._settling and self.manifold is not None:
             self.manifold.absorb()
+        self._settling = False
 
     # -- evaluation --------------------------------------------------------------------------
 
@@ -300,7 +307,8 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         self._own(strategy)
         if self._chosen is None:
             self._follow(strategy)
-            self.manifold.absorb()
+            if self._settling:
+                self.manifold.absorb()
         self._live = self.manifold.layout.read(self.manifold.module)
         if self._infers:
             assert self.testing is not None
