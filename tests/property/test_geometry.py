@@ -151,3 +151,9 @@ def test_growth_keeps_integrals(basis: Basis, seed: int) -> None:
 def test_more_codes_continue_the_sequence(size: int, tasks: int, more: int, seed: int) -> None:
     first, longer = random_codes(size, tasks, seed), random_codes(size, tasks + more, seed)
     assert torch.equal(first.vectors, longer.vectors[:tasks])
+
+
+def test_codes_are_drawn_in_double_precision_whatever_torchs_default_is() -> None:
+    expected = random_codes(3, 4, seed=1).vectors
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(random_codes(3, 4, seed=1).vectors, expected)
