@@ -283,6 +283,8 @@ def test_codes_with_a_new_task() -> None:
 def test_codes_must_be_unit() -> None:
     with pytest.raises(ValueError, match=r"length 1, got 2; divide"):
         Codes(torch.tensor([[0.6, 0.8], [2.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"length 1, got 0.5; divide"):
+        Codes(torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
 
 
 def test_prior_of_harmonics() -> None:
