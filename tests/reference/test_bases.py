@@ -364,3 +364,7 @@ def test_a_smooth_basis_fits_its_space() -> None:
 )
 def test_growth_is_the_next_step(basis: Basis, size: int) -> None:
     assert basis.grown().basis.size == size
+
+
+def test_sizes_that_nobody_chose() -> None:
+    assert [b.size for b in (Fourier(), BSpline(), PeriodicBSpline())] == [7, 7, 8]
