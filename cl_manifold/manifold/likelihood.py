@@ -23,6 +23,9 @@ from torch.nn import functional as F
 
 from cl_manifold.errors import IncompatibleError
 
+SHARPEST = 1e4
+"""Where a network predicts its samples without any error."""
+
 
 class Likelihood(ABC):
     """P(targets | outputs); the batch is axis 0 of both."""
@@ -48,6 +51,10 @@ class Likelihood(ABC):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """How much outputs differ: 0 for equal ones, 1 for all predictions, or all there is."""
 
+    @abstractmethod
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """How much more a task is worth than its normalised information says; 1 or more."""
+
 
 @final
 class Categorical(Likelihood):
@@ -71,6 +78,10 @@ class Categorical(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """Share of predicted classes that differ."""
         return float((before.argmax(1) != after.argmax(1)).double().mean())
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: predictions are right or wrong."""
+        return 1.0
 
 
 @final
@@ -109,6 +120,10 @@ class Bernoulli(Likelihood):
         limit = 0.0 if self.logits else 0.5
         return float(((before > limit) != (after > limit)).double().mean())
 
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: answers are right or wrong."""
+        return 1.0
+
 
 @final
 class Gaussian(Likelihood):
@@ -133,6 +148,18 @@ class Gaussian(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """‖after − before‖ relative to how much `before` varies."""
         return _relative(before, after)
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """Var y / E (o − y)², the signal over the noise, at least 1.
+
+        Information is that of unit variance. The better a network predicts, the less its outputs
+        may move before its error grows: with the variance σ² = E (o − y)² of its errors the
+        information of targets in units of their own variance is larger by this factor.
+        """
+        o = _wide(outputs).detach().double()
+        y = targets.to(o).reshape(o.shape)
+        noise, signal = float((o - y).square().mean()), float((y - y.mean(0)).square().mean())
+        return min(max(1.0, signal / noise), SHARPEST) if noise > 0 else SHARPEST
 
 
 @final
@@ -171,6 +198,10 @@ class Poisson(Likelihood):
         """Change of the rates, relative to how much they vary."""
         return _relative(self._rate(_wide(before)), self._rate(_wide(after)))
 
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: counts have the variance of their rate."""
+        return 1.0
+
 
 @final
 class Projections(Likelihood):
@@ -198,6 +229,10 @@ class Projections(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """‖after − before‖ relative to how much `before` varies."""
         return _relative(before, after)
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: nothing is known of the targets."""
+        return 1.0
 
 
 @runtime_checkable

@@ -253,7 +253,9 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             self._measured.add(strategy, manifold, samples, self._generator)
             drift, gate = self.gate.check(strategy, manifold, samples, index)
             chosen = replace(chosen, context=manifold.open_visit.context)
-            overshoot = manifold.commit(self._measured.information(manifold)).overshoot
+            measured = self._measured
+            report = manifold.commit(measured.information(), measured.sharpness)
+            overshoot = report.overshoot
             manifold.write(manifold.state(chosen.context))
         manifold.atlas.assigned[index] = chosen.context
         self._settling = True
