@@ -155,7 +155,7 @@ class Run:
     printed: str = ""
 
 
-LIMIT = 20
+LIMIT = 15
 """Seconds that a run may take: some strategies wait for ever on a memory that stays empty."""
 
 
@@ -185,7 +185,7 @@ def seed_everything() -> None:
     """The same random streams for every run."""
     torch.manual_seed(0)
     random.seed(0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
 
 
 def perform(cell: Any, information: str | None, loggers: list[Any] | None = None) -> Run:

@@ -144,10 +144,12 @@ def growing_head() -> Scenario:
         TASKS, task_labels=False, fixed_class_order=list(range(2 * TASKS)),
     )  # fmt: skip
     own = [v // 2 == t for t in range(TASKS)]
-    probes = {t: Probe(u[mine], v[mine], 0) for t, mine in enumerate(own)}
+    probes: dict[interface.Number, Probe] = {
+        t: Probe(u[mine], v[mine], 0) for t, mine in enumerate(own)
+    }
     return Scenario(
         "growing head", "growing", benchmark.train_stream, benchmark.test_stream, index_of,
-        interface.vertices(TASKS), {k: p for k, p in probes.items()},
+        interface.vertices(TASKS), probes,
     )  # fmt: skip
 
 

@@ -8,73 +8,27 @@ from typing import Any
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.models import (
-    BaseModel,
-    IncrementalClassifier,
-    MlpVAE,
-    MultiHeadClassifier,
-    MultiTaskModule,
     PNN,
+    FeCAMClassifier,
+    NCMClassifier,
     SCRModel,
+    TrainEvalModel,
 )
-from avalanche.models import FeCAMClassifier, NCMClassifier, TrainEvalModel
 from avalanche.models.generator import VAE_loss
 from avalanche.models.packnet import PackNetModel, PackNetPlugin
 from avalanche.training import plugins as av
 from avalanche.training import supervised as st
 from avalanche.training.losses import MaskedCrossEntropy
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.supervised.lamaml import LaMAML
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD
 
 from .cells import Cell
-from .scenarios import CLASSES, DIM, SCENARIOS, Scenario
+from .heads import HIDDEN, FlatVAE, Plain, Remembering, features, network
+from .scenarios import DIM, SCENARIOS, Scenario
 
-HIDDEN = 32
 Options = dict[str, Any]
 Recipe = Callable[["Parts"], Any]
-
-
-def _features() -> nn.Module:
-    return nn.Sequential(nn.Linear(DIM, HIDDEN), nn.ReLU())
-
-
-class Plain(nn.Module, BaseModel):
-    """Features and a head, as Avalanche's own models have them."""
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.features, self.classifier = _features(), head
-
-    def get_features(self, x: Tensor) -> Tensor:
-        return self.features(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.classifier(self.features(x))
-
-
-class Multi(MultiTaskModule, BaseModel):
-    """Features and a head per task."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = _features()
-        self.classifier = MultiHeadClassifier(HIDDEN, initial_out_features=CLASSES)
-
-    def get_features(self, x: Tensor) -> Tensor:
-        return self.features(x)
-
-    def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:
-        return self.classifier(self.features(x), task_labels)
-
-
-def network(scenario: Scenario) -> Any:
-    """An MLP 8-32 with the head that the scenario needs."""
-    if scenario.head == "multi":
-        return Multi()
-    if scenario.head == "growing":
-        return Plain(IncrementalClassifier(HIDDEN, initial_out_features=2))
-    return Plain(nn.Linear(HIDDEN, CLASSES))
 
 
 @dataclass
@@ -88,7 +42,7 @@ class Parts:
     def options(self, model: nn.Module | None = None, **more: Any) -> Options:
         """Model, optimizer, loss, plugins, sizes; without a model the scenario's own."""
         net = network(self.scenario) if model is None else model
-        common = {
+        common: Options = {
             "model": net,
             "optimizer": SGD(net.parameters(), lr=0.1, momentum=0.5),
             "criterion": nn.CrossEntropyLoss(),
@@ -101,13 +55,12 @@ class Parts:
         return common | more
 
 
-def evaluator(loggers: list[Any]) -> EvaluationPlugin:
-    """Accuracy and loss; they are computed with or without a logger."""
-    return EvaluationPlugin(
-        accuracy_metrics(epoch=True, experience=True, stream=True),
-        loss_metrics(epoch=True, experience=True),
-        loggers=loggers,
-    )
+def evaluator(loggers: list[Any], *, accuracies: bool = True) -> EvaluationPlugin:
+    """Loss, and accuracy where there are classes; computed with or without a logger."""
+    metrics: list[Any] = [loss_metrics(epoch=True, experience=True)]
+    if accuracies:
+        metrics.append(accuracy_metrics(epoch=True, experience=True, stream=True))
+    return EvaluationPlugin(*metrics, loggers=loggers)
 
 
 def usual(kind: Any, **more: Any) -> Recipe:
@@ -126,30 +79,17 @@ def _without_loss(options: Options) -> Options:
 
 def cwr(parts: Parts) -> Any:
     options = parts.options()
-    layer = "classifier.classifier" if parts.scenario.head == "growing" else None
+    layer: Any = "classifier.classifier" if parts.scenario.head == "growing" else None
     return st.CWRStar(**options, cwr_layer_name=layer)
 
 
 def streaming_lda(parts: Parts) -> Any:
-    model = _features()
-    options = _without_loss(parts.options(model)) | {"slda_model": model}
+    model = features()
+    options = {**_without_loss(parts.options(model)), "slda_model": model}
     del options["model"], options["optimizer"]
     return st.StreamingLDA(
         **options, criterion=nn.CrossEntropyLoss(), input_size=HIDDEN, num_classes=6
     )
-
-
-class Remembering(nn.Module):
-    """Keeps its last features as an attribute, as FeatureDistillation asks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features: Any = None
-        self.body, self.classifier = _features(), nn.Linear(HIDDEN, 6)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.features = self.body(x)
-        return self.classifier(self.features)
 
 
 def distilled(parts: Parts) -> Any:
@@ -170,7 +110,7 @@ def icarl(parts: Parts) -> Any:
 
 def scr(parts: Parts) -> Any:
     projection = nn.Sequential(nn.Linear(HIDDEN, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 16))
-    options = _without_loss(parts.options(SCRModel(_features(), projection)))
+    options = _without_loss(parts.options(SCRModel(features(), projection)))
     accuracies = accuracy_metrics(experience=True, stream=True)
     options["evaluator"] = EvaluationPlugin(accuracies, loggers=parts.loggers)
     return st.SCR(**options, mem_size=24, batch_size_mem=8)
@@ -179,21 +119,7 @@ def scr(parts: Parts) -> Any:
 def er_aml(parts: Parts) -> Any:
     options = parts.options()
     features = options["model"].features
-    return st.ER_AML(**options, feature_extractor=features, mem_size=96, batch_size_mem=2)
-
-
-class FlatVAE(MlpVAE):
-    """Avalanche's generator of images, for vectors."""
-
-    def __init__(self) -> None:
-        super().__init__((1, 1, DIM), nhid=2, n_classes=CLASSES)
-
-    def generate(self, batch_size: int | None = None) -> Tensor:
-        return super().generate(batch_size).flatten(1)
-
-    def forward(self, x: Tensor) -> Any:
-        image, mean, spread = super().forward(x)
-        return image.flatten(1), mean, spread
+    return st.ER_AML(**options, feature_extractor=features, mem_size=96, batch_size_mem=1)
 
 
 def generative(parts: Parts) -> Any:
@@ -254,6 +180,13 @@ def prompts(parts: Parts) -> Any:
     return st.LearningToPrompt(**options, model_name="vit_tiny_patch16_224", pretrained=False)
 
 
+def lamaml(parts: Parts) -> Any:
+    """Its module warns at import where the package that it needs is missing."""
+    from avalanche.training.supervised.lamaml import LaMAML
+
+    return LaMAML(**parts.options())
+
+
 STRATEGIES: dict[str, Recipe] = {
     "Naive": usual(st.Naive),
     "Cumulative": usual(st.Cumulative),
@@ -292,7 +225,7 @@ STRATEGIES: dict[str, Recipe] = {
     "PNNStrategy": progressive,
     "PackNet": packnet,
     "BiC": usual(st.BiC, mem_size=24, stage_2_epochs=2),
-    "LaMAML": usual(LaMAML),
+    "LaMAML": lamaml,
     "LRScheduler": _decay,
     "LearningToPrompt": prompts,
 }
