@@ -13,7 +13,7 @@ RIGHT, REFUSED, WITHOUT, WRONG, RAW = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """One strategy, network or loss in one scenario.
 
@@ -25,6 +25,7 @@ class Cell:
         build: the strategy from (scenario, plugins, loggers).
         score: of outputs and targets.
         jointly: one training on the whole stream.
+        whole: whether a network's answers follow from its parameters and buffers alone.
         logged: whether the logger is tried alone as well.
         options: of `train` and `eval`.
         skip: why the cell cannot run on this machine, or nothing.
@@ -37,6 +38,7 @@ class Cell:
     build: Callable[[Scenario, list[Any], list[Any]], Any]
     score: Score = accuracy
     jointly: bool = False
+    whole: bool = True
     logged: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     skip: str = ""

@@ -27,7 +27,7 @@ class Plain(nn.Module, BaseModel):
         super().__init__()
         self.features, self.classifier = features(), head
 
-    def get_features(self, x: Tensor) -> Tensor:
+    def get_features(self, x: Tensor) -> Any:
         return self.features(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Multi(MultiTaskModule, BaseModel):
         self.features = features()
         self.classifier = MultiHeadClassifier(HIDDEN, initial_out_features=CLASSES)
 
-    def get_features(self, x: Tensor) -> Tensor:
+    def get_features(self, x: Tensor) -> Any:
         return self.features(x)
 
     def forward(self, x: Tensor, task_labels: Tensor) -> Tensor:

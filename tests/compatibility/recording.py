@@ -70,10 +70,20 @@ def _labels(probe: Any) -> Any:
 
 def snapshot(model: nn.Module, probe: Any, score: Score) -> Snapshot:
     """What the network holds and answers now."""
+    held = held_by(model)
     outputs = answer(model, probe)
+    _restore(model, held)
     weights = tuple(n for n, p in model.named_parameters() if p.numel() and p.is_floating_point())
     answers = first(outputs).detach().clone()
-    return Snapshot(held_by(model), weights, answers, score(outputs, probe.y))
+    return Snapshot(held, weights, answers, score(outputs, probe.y))
+
+
+@torch.no_grad()
+def _restore(model: nn.Module, held: State) -> None:
+    """A forward pass may write into weights even in evaluation: Embedding(max_norm) does."""
+    for name, tensor in interface.tensors(model).items():
+        if name in held and not same(tensor, held[name]):
+            tensor.copy_(held[name])
 
 
 def held_by(model: nn.Module) -> State:
@@ -143,10 +153,12 @@ class Run:
     Attributes:
         held: by training, the manifold's weights at every context trained so far.
         warned: what the package warned of.
+        whole: whether answers follow from parameters and buffers alone.
     """
 
     scenario: Any
     recorder: Recorder
+    whole: bool = True
     plugin: Any = None
     held: list[dict[interface.Number, State]] = field(default_factory=list)
     model: Any = None
@@ -194,7 +206,7 @@ def perform(cell: Any, information: str | None, loggers: list[Any] | None = None
     Errors of any kind end the run and are kept: telling them apart is the matrix's work.
     """
     seed_everything()
-    run = Run(cell.scenario(), Recorder(None, cell.score))
+    run = Run(cell.scenario(), Recorder(None, cell.score), cell.whole)
     run.recorder.scenario = run.scenario
     with warnings.catch_warnings(record=True) as caught, redirect_stdout(io.StringIO()):
         warnings.simplefilter("always")
