@@ -53,7 +53,7 @@ class Footnotes:
 
 
 def _entry(outcome: Outcome, notes: Footnotes) -> str:
-    return outcome.kind + notes.mark(dict.fromkeys(outcome.notes))
+    return outcome.kind + notes.mark(list(dict.fromkeys(outcome.notes))[:3])
 
 
 def _table(outcomes: Mapping[Cell, Outcome], notes: Footnotes) -> list[str]:
