@@ -142,7 +142,7 @@ def still_learns(run: Run, bare: Run) -> list[str]:
     with_us = [end.score for _, end in run.recorder.trained]
     without = [end.score for _, end in bare.recorder.trained]
     ours, theirs = sum(with_us) / len(with_us), sum(without) / len(without)
-    if ours >= theirs - 2 * MARGIN:
+    if ours >= theirs - 3 * MARGIN:
         return []
     return [f"tasks end at {ours:.3f} right after training, {theirs:.3f} without the plugin"]
 
