@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cl_manifold.errors import InformationError
 from cl_manifold.manifold.fisher import fisher_information
 from cl_manifold.manifold.layout import Inputs, Layout
-from cl_manifold.manifold.likelihood import Likelihood
+from cl_manifold.manifold.likelihood import Likelihood, Projections
 
 SHARED = 0.5
 """How much of its tensor's mean a block takes in, see `leaning`."""
@@ -36,8 +36,15 @@ class FisherInformation:
         likelihood: Likelihood,
         generator: torch.Generator,
     ) -> Float[Tensor, " B"]:
-        """F of every block of the layout."""
-        return fisher_information(module, inputs, layout, likelihood, generator)
+        """F of every block of the layout.
+
+        Where all predictions are so sure that F is zero to the last digit, it is that of
+        `Projections`: how much the outputs themselves react.
+        """
+        found = fisher_information(module, inputs, layout, likelihood, generator)
+        if bool(found.any()):
+            return found
+        return fisher_information(module, inputs, layout, Projections(), generator)
 
 
 @final

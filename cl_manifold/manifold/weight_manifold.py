@@ -263,14 +263,14 @@ class WeightManifold:
     def take_up_buffers(self) -> None:
         """Put buffers that training has moved since the visit began onto the manifold.
 
-        Floating-point statistics and counts of whole numbers; masks and constants do not move.
+        Floating-point statistics, and how many batches they are of; masks and constants stay.
         Up to now they were the same in every context.
         """
         visit = self.open_visit
         moved: dict[str, tuple[Tensor, bool]] = {}
         for name, buffer in self.module.named_buffers():
             was = visit.outside.get(name)
-            if was is not None and self.select(name) and _moved(was, buffer):
+            if was is not None and self.select(name) and _moved(name, was, buffer):
                 moved[name] = (was, bool((was >= 0).all() and (buffer >= 0).all()))
         if moved:
             self._extend(with_buffers(self.layout, moved), {n: t for n, (t, _) in moved.items()})
@@ -459,11 +459,11 @@ class WeightManifold:
         return basis(basis.topology.grid(GRID))
 
 
-def _moved(was: Tensor, now: Tensor) -> bool:
-    """Whether training moved a buffer that can be interpolated: statistics, or a count."""
-    if was.shape != now.shape or was.dtype == torch.bool or was.is_complex():
+def _moved(name: str, was: Tensor, now: Tensor) -> bool:
+    """Whether training moved a buffer that can be interpolated: statistics, or their count."""
+    if was.shape != now.shape or was.is_complex():
         return False
-    if not was.is_floating_point() and was.ndim:
+    if not was.is_floating_point() and name.rpartition(".")[2] != "num_batches_tracked":
         return False
     finite = bool(was.isfinite().all() and now.isfinite().all())
     return finite and not torch.equal(was, now)
