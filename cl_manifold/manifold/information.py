@@ -11,7 +11,7 @@ from cl_manifold.manifold.fisher import fisher_information
 from cl_manifold.manifold.layout import Inputs, Layout
 from cl_manifold.manifold.likelihood import Likelihood, Projections
 
-SHARED = 0.5
+SHARED = 0.1
 """How much of its tensor's mean a block takes in, see `leaning`."""
 
 
@@ -66,7 +66,7 @@ class ExactInformation:
 
 
 def leaning(information: Float[Tensor, " B"], layout: Layout) -> Float[Tensor, " B"]:
-    """Each block takes in its tensor's mean: f_b ← (F_b + mean F) / 2.
+    """Each block takes in its tensor's mean: f_b ← 0.9 F_b + 0.1 mean F.
 
     F is local: a unit that happens to be silent on a task's data has none, and what it does once it
     is moved is not known. Without the mean it would be left unprotected altogether.
