@@ -15,7 +15,7 @@ from cl_manifold.errors import ContextError, LayoutError, context_text
 from cl_manifold.geometry import Basis, Growth
 from cl_manifold.manifold import belief as beliefs
 from cl_manifold.manifold.atlas import Atlas, Task
-from cl_manifold.manifold.belief import PRECISION, Belief, Step
+from cl_manifold.manifold.belief import PRECISION, Belief, Step, packed
 from cl_manifold.manifold.information import leaning, normalised
 from cl_manifold.manifold.layout import (
     Extension,
@@ -152,11 +152,9 @@ class WeightManifold:
         if self.visit is not None and self.atlas.same(self.visit.context, context):
             return self.visit
         phi = self.phi(context)
-        before, step = self.belief, self.belief.step(phi)
-        if step.fixed and self.atlas.visited(context):
+        if self._fixed(phi) and self.atlas.visited(context):
             self.release(context)
-            before, step = self.belief, self.belief.step(phi)
-        if step.fixed:
+        if self._fixed(phi):
             raise ContextError(
                 f"context {context_text(context)} cannot be learned: its {self.basis.size} control "
                 f"points are fixed by {len(self.atlas)} finished tasks; grow the basis, "
@@ -166,7 +164,7 @@ class WeightManifold:
         buffers = {n: b for n, b in self.module.named_buffers() if n not in self.layout.names}
         outside = {n: tensors[n].detach().clone() for n in buffers}
         anchor = {n: w.detach() for n, w in self.points.at(phi).items()}
-        self.visit = Visit(context, step, anchor, before, outside)
+        self.visit = Visit(context, self.belief.step(phi), anchor, self.belief, outside)
         return self.visit
 
     def check_out(self, context: Float[Tensor, " dim"]) -> Visit:
@@ -386,6 +384,17 @@ class WeightManifold:
         if self.visit is None:
             raise ContextError("no context is checked out; call check_out(context) first")
         return self.visit
+
+    def _fixed(self, phi: Float[Tensor, " K"]) -> bool:
+        """Whether φ is in the span of the φ_j that are protected exactly.
+
+        One block in float64 tells. Finite information always leaves some freedom, however little.
+        """
+        belief = Belief(self.belief.prior, packed(self.belief.prior[None]))
+        for task in self.atlas.tasks:
+            if task.exact:
+                belief = belief.observe(task.phi, torch.tensor([torch.inf]))
+        return belief.step(phi).fixed
 
     def _displacement(self) -> State:
         """W − w(c), in the dtype of the control points."""
