@@ -11,6 +11,7 @@ Source: Kirkpatrick et al. 2017, eq. (3); targets from the model: Kunstner et al
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from jaxtyping import Float
@@ -73,7 +74,8 @@ def fisher_information(
     count = len(inputs[0])
     if count == 0:
         raise InformationError("information is measured on samples, and there are none; give some")
-    with watching(module), _restored(module), _measurable(parameters), torch.enable_grad():
+    with watching(module), _restored(module), _measurable(parameters), catch_warnings():
+        filterwarnings("ignore", "There is a performance drop")  # vmap loops over an operation
         names = explained_names(module, parameters, inputs, likelihood)
         with listening(names) as calls:
             outputs = _outputs(module(*inputs), count)
@@ -88,20 +90,20 @@ def fisher_information(
             if delta is not None:
                 squares |= layer_squares(k, delta, entries, budget)
         if used:
-            loss = _sample_loss(module, likelihood, outputs)
-            needed = {n: rest[n] for n in used}
-            squares |= _networkwise(loss, (targets, *inputs), needed, entries)
+            needed, columns = {n: rest[n] for n in used}, (targets, *inputs)
+            squares |= _networkwise(module, likelihood, outputs, columns, needed, entries)
     return _assemble(layout, {n: s / count for n, s in squares.items()})
 
 
 @contextmanager
 def _measurable(parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """All of them have gradients inside."""
+    """All of them have gradients inside, whatever the caller switched off."""
     flags = [(p, p.requires_grad) for p in parameters.values()]
     try:
         for p, _ in flags:
             p.requires_grad_(True)
-        yield
+        with torch.enable_grad():
+            yield
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
@@ -111,9 +113,7 @@ def _measurable(parameters: Mapping[str, Tensor]) -> Iterator[None]:
 def _restored(module: nn.Module) -> Iterator[None]:
     """Afterwards every tensor and attribute of the module is the one it was, with equal bits."""
     owners = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
-    places: list[dict[str, Any]] = [
-        d for m in owners for d in (vars(m), m._parameters, m._buffers)
-    ]
+    places: list[dict[str, Any]] = [d for m in owners for d in (vars(m), m._parameters, m._buffers)]
     before = [dict(place) for place in places]
     kept = [(t, t.detach().clone()) for t in tensors_of(module).values()]
     try:
@@ -147,46 +147,61 @@ def _outputs(outputs: object, count: int) -> Tensor:
     return outputs
 
 
-def _sample_loss(module: nn.Module, likelihood: Likelihood, outputs: Tensor) -> SampleLoss:
-    """−log p of one sample; networks that drop an axis of length one are given it back."""
-    scripted = any(isinstance(m, torch.jit.ScriptModule) for m in module.modules())
-    shape = outputs.shape[1:]
-
-    def loss(parameters: State, target: Tensor, *sample: Tensor) -> Tensor:
-        columns = tuple(column[None] for column in sample)
-        run = module(*columns) if scripted else functional_call(module, parameters, columns)
-        return likelihood.loss(run.reshape(1, *shape), target[None])
-
-    return loss
-
-
 def _networkwise(
-    loss: SampleLoss, columns: Inputs, parameters: State, entries: Mapping[str, Entry]
+    module: nn.Module,
+    likelihood: Likelihood,
+    outputs: Tensor,
+    columns: Inputs,
+    parameters: State,
+    entries: Mapping[str, Entry],
 ) -> State:
-    """Σ_b of the block means of g_b² through the whole network, in chunks.
+    """Σ_b of the block means of g_b² through the whole network.
 
     Args:
-        loss: of one sample.
+        module: the network.
+        likelihood: what its outputs are.
+        outputs: of all samples, for their shape: networks may drop an axis of length one.
         columns: targets and inputs.
         parameters: to measure.
         entries: of the layout, by name.
     """
+    shape = outputs.shape[1:]
+
+    def loss(weights: State, target: Tensor, *sample: Tensor) -> Tensor:
+        run = functional_call(module, weights, tuple(column[None] for column in sample))
+        return likelihood.loss(run.reshape(1, *shape), target[None])
+
+    def scripted_loss(weights: State, target: Tensor, *sample: Tensor) -> Tensor:
+        run = module(*(column[None] for column in sample))
+        return likelihood.loss(run.reshape(1, *shape), target[None])
+
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        return _one_by_one(scripted_loss, columns, parameters, entries)
+    # not the parameters themselves: a method may have put hooks on their gradients
+    leaves = {n: p.detach().requires_grad_() for n, p in parameters.items()}
+    try:
+        return _all_at_once(loss, columns, leaves, entries)
+    except REFUSALS:
+        return _one_by_one(loss, columns, leaves, entries)
+
+
+def _all_at_once(
+    loss: SampleLoss, columns: Inputs, parameters: State, entries: Mapping[str, Entry]
+) -> State:
+    """By `vmap`, in chunks."""
     detached = {n: p.detach() for n, p in parameters.items()}
     chunk = max(1, CHUNK_FLOATS // sum(p.numel() for p in parameters.values()))
     each = vmap(grad(loss), in_dims=(None, *(0 for _ in columns)))
     total: State = {}
-    try:
-        for part in zip(*(column.split(chunk) for column in columns), strict=True):
-            accumulate(total, each(detached, *part), entries)
-    except REFUSALS:
-        return _one_by_one(loss, columns, parameters, entries)
+    for part in zip(*(column.split(chunk) for column in columns), strict=True):
+        accumulate(total, each(detached, *part), entries)
     return total
 
 
 def _one_by_one(
     loss: SampleLoss, columns: Inputs, parameters: State, entries: Mapping[str, Entry]
 ) -> State:
-    """The same in a loop over samples, for what `vmap` refuses: GRU, max_norm, task labels."""
+    """In a loop over samples, for what `vmap` refuses: GRU, max_norm, task labels."""
     total: State = {}
     for sample in zip(*columns, strict=True):
         try:
