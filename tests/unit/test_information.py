@@ -37,6 +37,7 @@ class Writing(nn.Module):
         self.register_buffer("count", torch.zeros(()))
         self.register_buffer("mean", torch.zeros(5))
         self.register_buffer("mask", torch.tensor([0.0, -torch.inf, torch.nan]))
+        self.mask: Tensor
         self.centre = nn.Parameter(torch.ones(5))
         self.last: Tensor | None = None
         self.calls = 0
