@@ -30,7 +30,7 @@ class Affine(Basis):
     def derivative(self, context: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim K"]:
         """∂φ_k/∂z_i = 1 for k = i + 1, otherwise 0."""
         z = self.topology.wrap(context)
-        slope = torch.eye(self.inputs, self.size + 1)[:, : self.size].roll(1, -1)
+        slope = torch.eye(self.size)[1:]
         return slope.to(z).expand(*z.shape[:-1], -1, -1)
 
     def gram(self) -> Float[Tensor, "K K"]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cl_manifold.errors import InformationError
 from cl_manifold.manifold.fisher import fisher_information
 from cl_manifold.manifold.layout import Inputs, Layout
-from cl_manifold.manifold.likelihood import Likelihood
+from cl_manifold.manifold.likelihood import Likelihood, Projections
 
 SHARED = 0.5
 """How much of its tensor's mean a block takes in, see `leaning`."""
@@ -36,9 +36,16 @@ class FisherInformation:
         likelihood: Likelihood,
         generator: torch.Generator,
     ) -> Float[Tensor, " B"]:
-        """F of every block of the layout."""
+        """F of every block of the layout.
+
+        Where all predictions are so sure that F is zero to the last digit, it is that of
+        `Projections`: how much the outputs themselves react.
+        """
         few = tuple(column[: self.samples] for column in inputs)
-        return fisher_information(module, few, layout, likelihood, generator)
+        found = fisher_information(module, few, layout, likelihood, generator)
+        if bool(found.any()):
+            return found
+        return fisher_information(module, few, layout, Projections(), generator)
 
 
 @final
@@ -105,7 +112,6 @@ def normalised(
     if float(mean) == 0:
         raise InformationError(
             "information is zero everywhere: the outputs do not depend on any weight on the "
-            "manifold, or the loss tells nothing of them, as cross-entropy over a single output "
-            "does; check the network, its loss and select"
+            "manifold, so nothing would protect the task; check the network and select"
         )
     return scale * information / mean

@@ -28,6 +28,9 @@ from cl_manifold.errors import IncompatibleError
 MANY = 1e6
 """A Poisson rate above which counts are drawn from a normal distribution."""
 
+SHARPEST = 1e4
+"""Where a network predicts its samples without any error."""
+
 
 class Likelihood(ABC):
     """P(targets | outputs); the batch is axis 0 of both."""
@@ -53,6 +56,10 @@ class Likelihood(ABC):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """Drift from 0, equal outputs, to 1: all predictions differ, or as much as they vary."""
 
+    @abstractmethod
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """How much more a task is worth than its normalised information says; 1 or more."""
+
 
 @final
 class Categorical(Likelihood):
@@ -76,6 +83,10 @@ class Categorical(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """Share of predicted classes that differ."""
         return float((before.argmax(1) != after.argmax(1)).double().mean())
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: predictions are right or wrong."""
+        return 1.0
 
 
 @final
@@ -115,6 +126,10 @@ class Bernoulli(Likelihood):
         differ = (before > limit) != (after > limit)
         return float((differ | (before.isnan() != after.isnan())).double().mean())
 
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: answers are right or wrong."""
+        return 1.0
+
 
 @final
 class Gaussian(Likelihood):
@@ -139,6 +154,18 @@ class Gaussian(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """‖after − before‖ / ‖before − mean over samples‖, at most 1."""
         return _relative(before, after)
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """Var y / E (o − y)², the signal over the noise, at least 1.
+
+        Information is that of unit variance. The better a network predicts, the less its outputs
+        may move before its error grows: with the variance σ² = E (o − y)² of its errors the
+        information of targets in units of their own variance is larger by this factor.
+        """
+        o = _wide(outputs).detach().double()
+        y = targets.to(o).reshape(o.shape)
+        noise, signal = float((o - y).square().mean()), float((y - y.mean(0)).square().mean())
+        return min(max(1.0, signal / noise), SHARPEST) if noise > 0 else SHARPEST
 
 
 @final
@@ -179,6 +206,10 @@ class Poisson(Likelihood):
         """That of the rates, relative to how much they vary."""
         return _relative(self._rate(_wide(before)), self._rate(_wide(after)))
 
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: counts have the variance of their rate."""
+        return 1.0
+
 
 @final
 class Projections(Likelihood):
@@ -206,6 +237,10 @@ class Projections(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """‖after − before‖ / ‖before − mean over samples‖, at most 1."""
         return _relative(before, after)
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: nothing is known of the targets."""
+        return 1.0
 
 
 @runtime_checkable

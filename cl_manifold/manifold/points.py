@@ -246,9 +246,10 @@ def constant_points(
     for e in layout.entries:
         w = _computable(weights[e.name])
         if with_offset or constant is None:
-            start[e.name] = w.new_zeros(size, *e.shape)
+            start[e.name] = torch.zeros(size, *e.shape, dtype=w.dtype, device=w.device)
         else:
-            start[e.name] = constant.to(w).reshape(-1, *(1,) * w.ndim) * w
+            outer = constant.to(w).reshape(-1, *(1,) * w.ndim) * w
+            start[e.name] = outer.contiguous()
     return start
 
 

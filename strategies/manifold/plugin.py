@@ -58,8 +58,8 @@ class PluginOptions(ManifoldOptions, total=False):
 class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
     """Continual learning on a weight manifold, for any supervised Avalanche strategy.
 
-    Minimises ℓ(w) + (λ/2) Σ_blocks κ ‖w − w(c)‖² for each experience, then commits. Training that
-    goes on at the same context, as in online streams, is one visit with one commit.
+    Minimises ℓ(w) + (λ/2) (10/ρ) Σ_blocks κ ‖w − w(c)‖² for each experience, then commits. Training
+    that goes on at the same context, as in online streams, is one visit with one commit.
 
     Reads at test time: the context of each evaluated experience, or with `testing` its inputs.
     Stores between experiences: the control points and small covariances, losses of held-out
@@ -89,7 +89,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             contexts: any function from an experience to its context: a number or several, on a
                 simplex the number of a vertex. By default the experience's attribute `context`.
                 `InferredContext()` finds it by itself.
-            price: λ ≥ 0, how much the price of moving weights counts.
+            price: λ ≥ 0, how much the price of moving weights counts; the same on every basis.
             information: how firmly a finished task is held; Fisher information by default.
             deciding: decides between reuse, place and grow, e.g. `DecisionOptions()`. Without it
                 every experience is placed where its context is; inferred contexts need it.
@@ -124,6 +124,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         self._measured = Measured(self.information)
         self._chosen: Chosen | None = None
         self._live: State | None = None
+        self._settling = False
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy belongs to no strategy yet."""
@@ -185,7 +186,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             self.manifold = manifold
             return manifold
         self._follow(strategy)
-        self.manifold.absorb()
+        self._settle()
         return self.manifold
 
     def _follow(self, strategy: Any) -> None:
@@ -252,9 +253,12 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             self._measured.add(strategy, manifold, samples, self._generator)
             drift, gate = self.gate.check(strategy, manifold, samples, index)
             chosen = replace(chosen, context=manifold.open_visit.context)
-            overshoot = manifold.commit(self._measured.information(manifold)).overshoot
+            measured = self._measured
+            report = manifold.commit(measured.information(), measured.sharpness)
+            overshoot = report.overshoot
             manifold.write(manifold.state(chosen.context))
         manifold.atlas.assigned[index] = chosen.context
+        self._settling = True
         self._finish(strategy, chosen)
         self.traces.append(
             TaskTrace(
@@ -288,8 +292,13 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Take over what other plugins wrote into the network after the commit."""
-        if self.manifold is not None:
+        self._settle()
+
+    def _settle(self) -> None:
+        """The experience ends with what the network holds; what is written later is not of it."""
+        if self._settling and self.manifold is not None:
             self.manifold.absorb()
+        self._settling = False
 
     # -- evaluation --------------------------------------------------------------------------
 
@@ -300,7 +309,8 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         self._own(strategy)
         if self._chosen is None:
             self._follow(strategy)
-            self.manifold.absorb()
+            if self._settling:
+                self.manifold.absorb()
         self._live = self.manifold.layout.read(self.manifold.module)
         if self._infers:
             assert self.testing is not None
@@ -346,7 +356,8 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         """Where contexts are inferred, answer with the weights of the inferred ones."""
         if self._infers and self._live is not None:
             assert self.testing is not None
-            inputs = arguments(strategy, strategy.mb_x, strategy.mbatch[-1])
+            labels = strategy.mbatch[-1] if len(strategy.mbatch) > 2 else None
+            inputs = arguments(strategy, strategy.mb_x, labels)
             _, strategy.mb_output = self.testing.predict(inputs)
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

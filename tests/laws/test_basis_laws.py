@@ -109,6 +109,7 @@ def test_constant(basis: Basis) -> None:
 
 def test_prior_is_positive_definite(basis: Basis) -> None:
     prior = basis.prior()
+    torch.testing.assert_close(prior, basis.prior(mean=1e-3), rtol=0, atol=0)
     torch.testing.assert_close(prior, prior.mT, rtol=0, atol=1e-14)
     assert torch.linalg.eigvalsh(prior)[0] > 1e-6
 

@@ -12,6 +12,7 @@ from cl_manifold.geometry import (
     Codes,
     Fourier,
     PeriodicBSpline,
+    TensorProduct,
     Vertices,
     compose,
     times,
@@ -103,3 +104,11 @@ def test_growth_is_double_whatever_torchs_default_is(basis: Basis) -> None:
         torch.testing.assert_close(step.basis(step.embed(c)) @ step.matrix, basis(c))
         assert step.basis(step.embed(c)).dtype == step.matrix.dtype == torch.float64
     torch.testing.assert_close(basis.grown().matrix, before.matrix, rtol=0, atol=1e-14)
+
+
+def test_a_new_coordinate_begins_at_the_first_point_of_its_grid() -> None:
+    c = torch.rand(2, 3, 1)
+    line = times(Fourier(1), Bernstein(1, 3.0, 5.0))
+    torch.testing.assert_close(line.embed(c), torch.cat([c, torch.full_like(c, 3.0)], dim=-1))
+    box = times(Fourier(1), TensorProduct(Bernstein(1, 3.0, 5.0), Bernstein(1, -2.0, 0.0)))
+    torch.testing.assert_close(box.embed(c)[..., 1:], torch.tensor([3.0, -2.0]).expand(2, 3, 2))

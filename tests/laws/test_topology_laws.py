@@ -189,7 +189,7 @@ def test_wrong_dimension(topology: Topology) -> None:
 @pytest.mark.parametrize("context", [5.5, -2.5, float("nan")])
 def test_interval_names_the_context_and_its_ends(context: float) -> None:
     with pytest.raises(ContextError, match=rf"context {context:g} lies outside \[-2, 5\]"):
-        Interval(-2.0, 5.0).wrap(torch.tensor([[0.0], [context]]))
+        Interval(-2.0, 5.0).wrap(torch.tensor([[0.0], [context], [6.0], [7.0]]))
 
 
 def test_interval_forgives_rounding() -> None:

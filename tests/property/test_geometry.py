@@ -151,3 +151,12 @@ def test_growth_keeps_integrals(basis: Basis, seed: int) -> None:
 def test_more_codes_continue_the_sequence(size: int, tasks: int, more: int, seed: int) -> None:
     first, longer = random_codes(size, tasks, seed), random_codes(size, tasks + more, seed)
     assert torch.equal(first.vectors, longer.vectors[:tasks])
+
+
+def test_codes_are_drawn_in_double_precision_whatever_torchs_default_is() -> None:
+    codes = random_codes(4, 4, seed=1)
+    torch.set_default_dtype(torch.float32)
+    again = random_codes(4, 4, seed=1)
+    assert torch.equal(again.vectors, codes.vectors)
+    length = again.grown().basis(torch.eye(4, dtype=torch.float64)).square().sum(-1)
+    torch.testing.assert_close(length, torch.ones_like(length), rtol=0, atol=1e-14)

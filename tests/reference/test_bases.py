@@ -10,12 +10,15 @@ from scipy import interpolate
 from torch import Tensor
 
 from cl_manifold.geometry import (
+    Affine,
+    Basis,
     Bernstein,
     BSpline,
     Circle,
     Codes,
     Fourier,
     Interval,
+    Orthonormal,
     PeriodicBSpline,
     Product,
     Simplex,
@@ -280,6 +283,8 @@ def test_codes_with_a_new_task() -> None:
 def test_codes_must_be_unit() -> None:
     with pytest.raises(ValueError, match=r"length 1, got 2; divide"):
         Codes(torch.tensor([[0.6, 0.8], [2.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"length 1, got 0.5; divide"):
+        Codes(torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
 
 
 def test_prior_of_harmonics() -> None:
@@ -347,3 +352,19 @@ def test_a_smooth_basis_fits_its_space() -> None:
     both = TensorProduct(Vertices(2), Fourier(1, 24.0), Fourier(1, 24.0))
     assert smooth_basis(space, 1).spec() == both.spec()
     assert smooth_basis(space, 1).topology.spec() == space.spec()
+
+
+@pytest.mark.parametrize(
+    ("basis", "size"),
+    [
+        *((Fourier(2), 7), (Bernstein(2), 4), (BSpline(2, 2), 5), (PeriodicBSpline(4), 5)),
+        *((Vertices(2), 3), (random_codes(2, 3, seed=0), 3), (Affine(2), 4)),
+        *((TensorProduct(Fourier(0), Vertices(2)), 6), (Orthonormal(Fourier(0)), 3)),
+    ],
+)
+def test_growth_is_the_next_step(basis: Basis, size: int) -> None:
+    assert basis.grown().basis.size == size
+
+
+def test_sizes_that_nobody_chose() -> None:
+    assert [b.size for b in (Fourier(), BSpline(), PeriodicBSpline())] == [7, 7, 8]

@@ -316,3 +316,22 @@ def test_change_of_rates() -> None:
     expected = (moved - rate).norm() / (rate - rate.mean()).norm()
     assert Poisson(True).change(before, after) == pytest.approx(float(expected))
     assert Poisson(False).change(rate, moved) == pytest.approx(float(expected))
+
+
+def test_sharpness_of_regression_is_signal_over_noise() -> None:
+    y = torch.tensor([[1.0, 10.0], [3.0, 14.0], [5.0, 12.0], [3.0, 12.0]])
+    o = y + torch.tensor([0.3, -0.1])
+    signal = (y[:, 0].var(correction=0) + y[:, 1].var(correction=0)) / 2
+    expected = float(signal / ((0.09 + 0.01) / 2))
+    assert Gaussian().sharpness(o, y) == pytest.approx(expected)
+    assert Gaussian().sharpness(o[:, :1], y[:, 0]) == pytest.approx(float(2 / 0.09))
+    assert Gaussian().sharpness(y + 100, y) == 1
+    assert Gaussian().sharpness(y, y) == 1e4
+    assert Gaussian().sharpness(y + 1e-6, y) == 1e4
+
+
+@pytest.mark.parametrize(
+    "likelihood", [Categorical(), Bernoulli(True), Poisson(True), Projections()]
+)
+def test_other_likelihoods_are_as_sharp_as_they_say(likelihood: Likelihood) -> None:
+    assert likelihood.sharpness(torch.rand(4, 3), torch.rand(4, 3)) == 1

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from cl_manifold.errors import ClManifoldError, IncompatibleError, InformationError
+from cl_manifold.manifold.fisher import fisher_information
 from cl_manifold.manifold.information import ExactInformation, FisherInformation, normalised
 from cl_manifold.manifold.layout import layout_of, tensors_of
-from cl_manifold.manifold.likelihood import Bernoulli, Categorical, Gaussian, Likelihood
+from cl_manifold.manifold.likelihood import Categorical, Gaussian, Likelihood
 
 
 def measured(
@@ -355,7 +356,13 @@ def test_outputs_without_weights_have_no_information() -> None:
         normalised(found, torch.ones(len(found)).double(), 1.0)
 
 
-def test_one_softmax_output_has_no_information() -> None:
-    found = measured(nn.Linear(5, 1), torch.randn(6, 5))
-    assert float(found.abs().max()) == 0
-    assert float(measured(nn.Linear(5, 1), torch.randn(6, 5), likelihood=Bernoulli(True)).min()) > 0
+def test_sure_predictions_are_measured_by_projections() -> None:
+    net, x = nn.Linear(5, 1), torch.randn(6, 5)
+    layout, generator = layout_of(net), torch.Generator().manual_seed(0)
+    plain = fisher_information(net, (x,), layout, Categorical(), generator)
+    assert plain.tolist() == [0.0, 0.0]
+    many = torch.randn(2, 5).repeat(20_000, 1)
+    found = measured(net, many, samples=len(many))
+    torch.testing.assert_close(
+        found, torch.tensor([many.square().mean(), 1.0]).double(), rtol=0.03, atol=0
+    )
