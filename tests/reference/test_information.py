@@ -206,6 +206,39 @@ def test_common_layers_beside_others_need_none_either(monkeypatch: pytest.Monkey
     assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
 
 
+class Stopped(nn.Module):
+    """A layer that runs without gradients, and one that is called with two arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.apart = nn.Linear(5, 4)
+        self.plain = nn.Linear(5, 4)
+        self.wider = nn.ConvTranspose1d(1, 2, 2, stride=2)
+        self.head = nn.Linear(2 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            offset = self.apart(x)
+        hidden = (self.plain(x) + offset).tanh()
+        return self.head(self.wider(hidden[:, None], [9]).flatten(1))
+
+
+def test_a_part_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Stopped(), torch.randn(6, 5)
+    layout = layout_of(net)
+    expected = slow(net, (x,), labels_of(net, (x,)), layout)
+    seen: list[str] = []
+    through = fisher._networkwise
+
+    def spy(*arguments: Any) -> Any:
+        seen.extend(arguments[4])
+        return through(*arguments)
+
+    monkeypatch.setattr(fisher, "_networkwise", spy)
+    torch.testing.assert_close(measured(net, (x,), layout), expected)
+    assert set(seen) == {"wider.weight", "wider.bias"}
+
+
 # -- gradients that share memory ----------------------------------------------------------------
 
 
