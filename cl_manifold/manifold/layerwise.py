@@ -72,11 +72,10 @@ def common_layers(module: nn.Module, parameters: Mapping[str, Tensor]) -> Names:
     """Layers of known kinds that own some of the parameters."""
     found: Names = {}
     for prefix, layer in module.named_modules():
-        own = {n: f"{prefix}.{n}".lstrip(".") for n, _ in layer.named_parameters(recurse=False)}
-        names = {n: full for n, full in own.items() if full in parameters}
-        if names and type(layer) in BATCHWISE:
-            found[layer] = names
-    return found
+        if type(layer) in BATCHWISE:
+            own = {n: f"{prefix}.{n}".lstrip(".") for n, _ in layer.named_parameters()}
+            found[layer] = {n: full for n, full in own.items() if full in parameters}
+    return {layer: names for layer, names in found.items() if names}
 
 
 @contextmanager
@@ -192,7 +191,7 @@ def _sample_gradients(layer: nn.Module, x: Tensor, delta: Tensor, names: Iterabl
 
 def _plain(layer: nn.Module, x: Tensor) -> bool:
     """Whether it is y = W x + b on vectors."""
-    own = {n for n, _ in layer.named_parameters(recurse=False)}
+    own = {n for n, _ in layer.named_parameters()}
     return type(layer) is nn.Linear and x.ndim == 2 and own <= {"weight", "bias"}
 
 

@@ -202,6 +202,16 @@ def test_projections_are_linear_in_the_outputs() -> None:
     assert scipy.stats.kstest(long.numpy(), "norm").pvalue > 0.01
 
 
+@pytest.mark.parametrize("likelihood", [Gaussian(), Projections(), Poisson(True)])
+def test_targets_are_as_precise_as_outputs(likelihood: Likelihood) -> None:
+    for given, expected in (
+        (torch.bfloat16, torch.float32),
+        (torch.float32, torch.float32),
+        (torch.float64, torch.float64),
+    ):
+        assert likelihood.draw(torch.zeros(3, dtype=given), seeded()).dtype == expected
+
+
 def test_projections_know_no_losses() -> None:
     with pytest.raises(IncompatibleError, match="does not tell"):
         Projections().losses(torch.randn(3, 2), torch.zeros(3))

@@ -254,6 +254,7 @@ def test_scripted_networks_are_measured() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("name", ["mixed modes and flags", "GRU", "writing"])
 def test_networks_on_a_gpu(name: str) -> None:
     net, x = NETWORKS[name](), torch.randn(6, 5)
