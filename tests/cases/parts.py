@@ -204,7 +204,8 @@ def one_sentence(
     with pytest.raises(ClManifoldError, match=match) as caught:
         yield
     text = str(caught.value)
-    assert kind in {c.__name__ for c in type(caught.value).__mro__}
+    kinds = [c.__name__ for c in type(caught.value).__mro__]
+    assert kind in kinds, f"{kinds[0]} instead of {kind}: {text}"
     assert "\n" not in text
     assert 20 < len(text) < 400, text
     assert steps is None or steps.count == 0, f"after {steps.count} steps"
