@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
+from avalanche.benchmarks import nc_benchmark
 from avalanche.core import SupervisedPlugin
-from avalanche.training.supervised import CWRStar, GDumb, Naive
+from avalanche.training.supervised import CWRStar, GDumb, ICaRL, Naive
 from torch import Tensor, nn
 
 from cl_manifold.contexts import ByExperience
@@ -17,12 +18,16 @@ from cl_manifold.strategies import WeightManifoldPlugin
 from .parts import (
     DIM,
     HIDDEN,
+    NOBODY,
     Data,
+    Scores,
     Steps,
     accuracy_at,
     benchmark,
     blobs,
     context,
+    dataset,
+    evaluated,
     incompatible,
     mlp,
     naive,
@@ -49,7 +54,7 @@ def contradiction() -> list[Data]:
 def on_drift(what: Literal["warn", "grow", "refuse"] | None) -> tuple[Any, Any]:
     """On one point (K = 1) every commit moves every context."""
     options: Any = {} if what is None else {"on_drift": what, "drift_limit": 0.5}
-    plugin = WeightManifoldPlugin(
+    plugin: Any = WeightManifoldPlugin(
         Fourier(0), contexts=ByExperience([[c] for c in PLACES]), price=0.0, **options
     )
     return plugin, naive(plugin, mlp())
@@ -101,7 +106,7 @@ class Copying(SupervisedPlugin):
 
 def test_a_copy_of_the_network_is_followed() -> None:
     data = tasks(3)
-    plugin = WeightManifoldPlugin(
+    plugin: Any = WeightManifoldPlugin(
         Fourier(1),
         contexts=ByExperience([[0.0], [1 / 3], [2 / 3]]),
         information=ExactInformation(),
@@ -120,7 +125,7 @@ def test_a_copy_of_the_network_is_followed() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_gdumb_which_starts_from_a_copy_every_time() -> None:
     data = tasks(3)
-    plugin = WeightManifoldPlugin(Vertices(3), contexts=vertices(3), information=ExactInformation())
+    plugin: Any = WeightManifoldPlugin(Vertices(3), contexts=vertices(3), information=ExactInformation())
     strategy = naive(plugin, mlp(), kind=GDumb, mem_size=200)
     kept: list[dict[str, Tensor]] = []
     for experience in benchmark(data).train_stream:
@@ -166,7 +171,7 @@ class Late(SupervisedPlugin):
 def test_what_another_plugin_writes_last_is_on_the_manifold(first: bool, exact: bool) -> None:
     data = tasks(2)
     information = ExactInformation() if exact else None
-    plugin = WeightManifoldPlugin(Vertices(2), contexts=vertices(2), information=information)
+    plugin: Any = WeightManifoldPlugin(Vertices(2), contexts=vertices(2), information=information)
     strategy = naive(None, mlp(), plugins=[Late(), plugin] if first else [plugin, Late()])
     for t, experience in enumerate(benchmark(data).train_stream):
         strategy.train(experience, eval_streams=[])
@@ -186,13 +191,41 @@ def test_cwr_star_which_consolidates_its_head_after_training() -> None:
             return self.classifier(torch.relu(self.body(x)))
 
     torch.manual_seed(1)
-    plugin = WeightManifoldPlugin(Vertices(2), contexts=vertices(2), information=ExactInformation())
+    plugin: Any = WeightManifoldPlugin(Vertices(2), contexts=vertices(2), information=ExactInformation())
     strategy = naive(plugin, Net(), kind=CWRStar, cwr_layer_name="classifier")
     for t, experience in enumerate(benchmark(tasks(2)).train_stream):
         strategy.train(experience, eval_streams=[])
         held = plugin.manifold.state(vertex(t, 2))
         for name, p in strategy.model.named_parameters():
             torch.testing.assert_close(held[name], p.detach(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_icarl_which_sets_its_class_means_after_training() -> None:
+    """Two blobs at a time: each task is answered with its own class means."""
+    whole = blobs(0, 300, classes=6)
+    made = nc_benchmark(
+        dataset(whole), dataset(whole), 3, task_labels=False, fixed_class_order=list(range(6))
+    )
+    torch.manual_seed(1)
+    plugin, scores = WeightManifoldPlugin(Vertices(3), contexts=vertices(3)), Scores()
+    body, head = nn.Sequential(nn.Linear(DIM, HIDDEN), nn.ReLU()), nn.Linear(HIDDEN, 6)
+    strategy: Any = ICaRL(
+        feature_extractor=body,
+        classifier=head,
+        optimizer=torch.optim.Adam([*body.parameters(), *head.parameters()], lr=0.01),
+        memory_size=60,
+        buffer_transform=None,
+        fixed_memory=True,
+        train_mb_size=20,
+        train_epochs=8,
+        eval_mb_size=200,
+        plugins=[plugin, scores],
+        evaluator=NOBODY,
+    )
+    walk(strategy, made.train_stream)
+    found = evaluated(strategy, scores, made.test_stream)
+    assert min(found) >= 0.97, found
 
 
 # -- mixed precision and accumulated gradients -----------------------------------------------

@@ -171,7 +171,7 @@ def test_confusion_matrix_and_class_accuracy_of_own_streams(name: str) -> None:
 def test_learning_without_forgetting_on_own_streams(name: str) -> None:
     """The second task differs from plain training, as on Avalanche's classic streams."""
     stream, weights = own_stream(name), list[Any]()
-    for plugins in ([], [LwFPlugin(alpha=5.0, temperature=2.0)]):
+    for plugins in ([], [LwFPlugin(alpha=5, temperature=2)]):
         torch.manual_seed(0)
         strategy = trained_on(stream, size_of(stream), 10, *plugins)
         weights.append(copy.deepcopy(strategy.model.state_dict()))

@@ -154,28 +154,27 @@ def test_lazy_layers(information: str) -> None:
 
 
 class Quantised(nn.Module):
-    """A frozen body in int8 and a head in floating point."""
+    """A frozen body in eight bits and a head in floating point."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("scale", torch.tensor(0.1))
-        body = torch.randint(-9, 9, (16, DIM), dtype=torch.int8)
-        self.body = nn.Parameter(body, requires_grad=False)
-        self.head = nn.Linear(16, 4)
+        torch.manual_seed(1)
+        body = torch.quantize_per_tensor(torch.randn(16, DIM), 0.1, 0, torch.qint8)
+        self.body, self.head = nn.Parameter(body, requires_grad=False), nn.Linear(16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.get_buffer("scale")
-        return self.head(torch.relu(x @ (self.body * scale).mT))
+        return self.head(torch.relu(x @ self.body.dequantize().mT))
 
 
 @both
+@pytest.mark.filterwarnings("ignore:.*quantiz")
 def test_quantised_weights_are_left_alone_or_refused(information: str) -> None:
     """Whole numbers cannot be interpolated: they stay bit by bit, or the network is refused."""
     plugin: Any = WeightManifoldPlugin(
         Vertices(2), contexts=vertices(2), information=INFORMATION[information]()
     )
     net, steps = Quantised(), Steps()
-    before = net.body.detach().clone()
+    before = net.body.detach().int_repr().clone()
     strategy = naive(plugin, net, steps, optimizer=torch.optim.SGD(net.head.parameters(), lr=0.1))
     stream = plain()
     try:
@@ -184,7 +183,7 @@ def test_quantised_weights_are_left_alone_or_refused(information: str) -> None:
     except ClManifoldError as error:
         assert type(error).__name__ == "IncompatibleError", error  # noqa: PT017
         assert steps.count == 0
-    assert torch.equal(net.body, before)
+    assert torch.equal(net.body.int_repr(), before)
 
 
 # -- data ------------------------------------------------------------------------------------
