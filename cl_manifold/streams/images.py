@@ -118,6 +118,12 @@ def load_mnist(data_dir: Path, *, download: bool = False) -> ImageSet:
     try:
         train = MNIST(str(data_dir), train=True, download=bool(missing))
         test = MNIST(str(data_dir), train=False)
+        for part in (train, test):
+            if len(part.data) != len(part.targets):
+                raise DataError(
+                    f"MNIST in {folder} has {len(part.data)} images but {len(part.targets)} "
+                    "labels; put files that belong together in place"
+                )
         return ImageSet("mnist", *_parts(train), *_parts(test))
     except (AssertionError, IndexError, OSError, RuntimeError, ValueError) as error:
         raise DataError(

@@ -332,7 +332,8 @@ class Decider:
             manifold.open(context)
         except ContextError:
             return 0.0
-        return drift_of_commit(manifold, weights, self._required_support().inputs, Categorical())
+        inputs, tasks = self._required_support().inputs, manifold.atlas.tasks
+        return drift_of_commit(manifold, weights, inputs, Categorical(), tasks)
 
     def _losses(self, manifold: WeightManifold, places: Tensor) -> Tensor:
         support = self._required_support()
