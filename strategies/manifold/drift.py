@@ -1,5 +1,6 @@
 """A gate at the commit: how much it would change what the network answers at earlier contexts."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, final
 from warnings import warn
 
@@ -11,7 +12,7 @@ from cl_manifold.errors import DriftError
 from cl_manifold.manifold.atlas import Task
 from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
-from cl_manifold.manifold.weight_manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
 
 from .measure import trained_head
 from .samples import Samples
@@ -46,9 +47,9 @@ class DriftGate:
         Raises:
             DriftError: it is above the limit and must be refused.
         """
-        likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
-        if len(samples.inputs) > 1:  # its own head answers for no earlier context
+        if len(samples.inputs) > 1:  # the head of this task answers for no earlier context
             return 0.0, "passed"
+        likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
         drift = self._drift(manifold, live, samples, likelihood)
         if drift <= self.limit:
             return drift, "passed"
@@ -86,45 +87,47 @@ class DriftGate:
     def _drift(
         self, manifold: WeightManifold, live: State, samples: Samples, likelihood: Likelihood
     ) -> float:
-        """At other coordinates: what changes at its own is what the task has learned."""
-        others = manifold.atlas.without(manifold.open_visit.context)
-        return drift_of_commit(manifold, live, samples.inputs, likelihood, others)
+        """At other coordinates: at its own a commit replaces what was there."""
+        visit = manifold.open_visit
+        others = manifold.atlas.without(visit.context)
+        return drift_of_commit(manifold, visit, live, others, samples.inputs, likelihood)
 
 
 def drift_of_commit(
     manifold: WeightManifold,
+    visit: Visit,
     live: State,
+    tasks: Sequence[Task],
     inputs: Inputs,
     likelihood: Likelihood,
-    tasks: tuple[Task, ...],
 ) -> float:
-    """The largest change of outputs at the finished tasks that a commit moves most.
+    """The largest change of outputs at those contexts of earlier tasks that a commit moves most.
 
     Args:
-        manifold: with an open visit.
+        manifold: with finished tasks.
+        visit: where the commit would be.
         live: what would be committed there.
+        tasks: some of the finished ones.
         inputs: of the current task: nothing of earlier tasks is stored.
         likelihood: says what a change of outputs is.
-        tasks: the finished tasks in question.
     """
     return max(
         (
             likelihood.change(
                 _answer(manifold, manifold.points.at(task.phi), inputs),
-                _answer(manifold, manifold.preview_at(task.phi, live), inputs),
+                _answer(manifold, manifold.preview_at(task.phi, live, visit), inputs),
             )
-            for task in most_moved(manifold, tasks)
+            for task in most_moved(visit, tasks)
         ),
         default=0.0,
     )
 
 
-def most_moved(manifold: WeightManifold, tasks: tuple[Task, ...]) -> list[Task]:
-    """Those that a commit of the open visit moves most."""
+def most_moved(visit: Visit, tasks: Sequence[Task]) -> list[Task]:
+    """Those of the tasks that a commit of the visit moves most."""
     if not tasks:
         return []
-    phis = torch.stack([t.phi for t in tasks])
-    shares = manifold.open_visit.step.influence(phis).abs().mean(-1)
+    shares = visit.step.influence(torch.stack([t.phi for t in tasks])).abs().mean(-1)
     return [tasks[i] for i in shares.argsort(descending=True)[:WATCHED].tolist()]
 
 
