@@ -9,7 +9,7 @@ from typing import Any
 from cl_manifold.errors import LayoutError
 from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.module import ManifoldModule
-from cl_manifold.manifold.points import ControlPoints, Dense
+from cl_manifold.manifold.points import ControlPoints, Dense, computed_in
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
@@ -53,13 +53,20 @@ def as_manifold(net: ManifoldModule, **options: Any) -> WeightManifold:
         **options: of `WeightManifold`: blocks and strength.
 
     Raises:
-        LayoutError: the options ask for what shared control points cannot be.
+        LayoutError: the options ask for what shared control points cannot be, or the module
+            computes in half precision.
     """
     if options.get("storage", "float32") != "float32" or "select" in options:
         raise LayoutError(
             "shared control points are stored as the module's parameters are, all of them; leave "
             "out storage and select"
         )
+    for name, p in net.module.named_parameters():
+        if p.dtype != computed_in(p):
+            raise LayoutError(
+                f"{name} is {p.dtype}, in which commits would be too coarse; "
+                "use a network in float32"
+            )
     start = net.basis.topology.grid(2)[0]
     manifold = WeightManifold(net.materialise(start), net.basis, **options)
     offset = net.offset()
