@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check lint types imports wheel clean
+.PHONY: help demo test check lint types imports gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,10 @@ types: $(READY)  ## check types
 
 imports: $(READY)  ## check who may import whom
 	$(BIN)/lint-imports
+
+gpu: $(READY)  ## what needs a GPU: tests, and a benchmark that writes gpu.json
+	$(BIN)/python -m pytest -m gpu tests/gpu
+	$(BIN)/python -m tests.gpu.benchmark gpu.json
 
 wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -185,6 +185,7 @@ def _record(walk: Walk, step: int, seen: tuple[float | None, float], seconds: fl
         seconds=seconds,
         truth=experience.truth,
         kind=experience.hidden_kind,
+        gate=trace.gate if trace else None,
         evidence=trace.evidence if trace else None,
         topologies=trace.topologies if trace else {},
     )

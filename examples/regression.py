@@ -84,7 +84,7 @@ def main() -> None:
             WeightManifoldPlugin(Fourier(3), contexts=contexts, information=ExactInformation())
         ],
     }
-    print("mean squared error        right after training     at the end   at the end ÷ right after")
+    print("mean squared error        right after training     at the end      ratio")
     for name, plugins in systems.items():
         own, end = stream(plugins)
         ratio = sum(end) / sum(own)

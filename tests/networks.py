@@ -1,12 +1,11 @@
 """Small networks and training loops that several tests share."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.manifold.layout import Layout, State
+from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
@@ -31,36 +30,44 @@ def fit(net: nn.Module, x: Tensor, y: Tensor, steps: int = 20, rate: float = 0.0
     net.eval()
 
 
-def shake(manifold: WeightManifold, context: Tensor, information: Tensor | float) -> State:
-    """Check out, move every weight at random, commit; returns what was committed."""
-    manifold.check_out(context)
+def move(manifold: WeightManifold) -> State:
+    """Move every weight at random; returns what the module holds then."""
     with torch.no_grad():
         for tensor in manifold.layout.tensors(manifold.module).values():
-            tensor += 0.3 * torch.rand_like(tensor)
-    weights = manifold.layout.read(manifold.module)
-    manifold.commit(information)
+            if tensor.is_floating_point():
+                tensor += 0.3 * torch.rand_like(tensor)
+    return manifold.layout.read(manifold.module)
+
+
+def shake(
+    manifold: WeightManifold, context: Tensor, information: Tensor | float, sharpness: float = 1.0
+) -> State:
+    """Check out, move every weight at random, commit; returns what was committed."""
+    manifold.check_out(context)
+    weights = move(manifold)
+    manifold.commit(information, sharpness)
     return weights
-
-
-def flat(layout: Layout, state: Mapping[str, Tensor]) -> Tensor:
-    """All weights of a state as one vector, in the order of the layout; leading axes stay."""
-    parts = [state[e.name] for e in layout.entries]
-    pairs = zip(layout.entries, parts, strict=True)
-    return torch.cat([t.reshape(*t.shape[: t.ndim - len(e.shape)], -1) for e, t in pairs], -1)
-
-
-def spread(layout: Layout, values: Tensor) -> Tensor:
-    """One number per weight from one number per block, (..., B) to (..., size)."""
-    return values.repeat_interleave(layout.sizes().long(), -1)
-
-
-def points_of(manifold: WeightManifold) -> Tensor:
-    """All control points as one matrix, (K, size)."""
-    points = manifold.points
-    return flat(
-        manifold.layout, {e.name: points.of(e.name).read() for e in manifold.layout.entries}
-    )
 
 
 def random_information(manifold: WeightManifold) -> Tensor:
     return torch.rand(manifold.layout.blocks) + 0.05
+
+
+def flat(manifold: WeightManifold, state: State) -> Tensor:
+    """All weights of a state side by side, (*batch, D)."""
+    parts: list[Tensor] = []
+    for e in manifold.layout.entries:
+        values = state[e.name]
+        parts.append(values.reshape(*values.shape[: values.ndim - len(e.shape)], e.size))
+    return torch.cat(parts, dim=-1)
+
+
+def weights_at(manifold: WeightManifold, context: Tensor) -> Tensor:
+    """w(c), all weights side by side, (*batch, D)."""
+    return flat(manifold, manifold.state(context))
+
+
+def points_of(manifold: WeightManifold) -> Tensor:
+    """P of all weights side by side, (K, D)."""
+    named = {e.name: manifold.points.of(e.name).read() for e in manifold.layout.entries}
+    return flat(manifold, named).detach().clone()

@@ -19,7 +19,9 @@ class TaskRecord:
         decision: "reuse", "place", "grow" or "train" (strategies without a manifold).
         plasticity: freedom left at the context before training, in [0, 1].
         overshoot: largest swing elsewhere caused by the commit; 1 means the trained change itself.
-        drift: largest share of predictions, at earlier contexts, that the commit changed.
+        drift: largest share of predictions, at earlier contexts, that the commit would change;
+            measured before it.
+        gate: what came of the drift: "passed", "warned" or "grown"; None without a manifold.
         zero_shot_acc: accuracy on the experience's held-out data before training on it.
         acc: the same right after training on it.
         control_points: K after the task.
@@ -46,6 +48,7 @@ class TaskRecord:
     seconds: float
     truth: str | None = None
     kind: str | None = None
+    gate: str | None = None
     evidence: Evidence | None = None
     topologies: Mapping[str, float] = field(default_factory=dict)
 

@@ -1,7 +1,7 @@
 """The network at many contexts on the same inputs, and the descent along the context itself.
 
-The live module is only read: `functional_call` lends its architecture to the weights w(c), in
-evaluation mode, and every flag and weight is afterwards what it was.
+The live module lends its architecture to the weights w(c), in evaluation mode, and every flag and
+weight is afterwards what it was.
 """
 
 from collections.abc import Callable
@@ -38,10 +38,20 @@ def logits_at(
 
 @torch.no_grad()
 def logits_with(manifold: WeightManifold, states: State, inputs: Inputs) -> Float[Tensor, "n N C"]:
-    """The logits of the network with each of n states, as `manifold.state` gives them."""
-    count = len(next(iter(states.values())))
+    """The logits of the network with each of n states, as `manifold.state` gives them.
+
+    They are written into the live module, which afterwards holds what it held before.
+    """
+    count, found = len(next(iter(states.values()))), list[Tensor]()
+    live = manifold.layout.read(manifold.module)
     with watching(manifold.module):
-        return torch.stack([_logits(manifold, row(states, i), inputs) for i in range(count)])
+        try:
+            for i in range(count):
+                manifold.write(row(states, i))
+                found.append(manifold.module(*inputs))
+        finally:
+            manifold.write(live)
+    return torch.stack(found)
 
 
 def row(states: State, index: int) -> State:

@@ -26,6 +26,11 @@ class Task:
     phi: Tensor
     information: Tensor | None
 
+    @property
+    def exact(self) -> bool:
+        """Whether it is protected exactly, f = ∞."""
+        return self.information is not None and bool(self.information.isinf().all())
+
 
 @dataclass(frozen=True)
 class Reference:

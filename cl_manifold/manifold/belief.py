@@ -185,7 +185,8 @@ def reembedding(
     mapping = torch.zeros(start.blocks, larger.shape[1], smaller.shape[1], dtype=torch.float64)
     for phi1, phi, f in zip(larger, smaller, information, strict=True):
         step = start.step(phi1)
-        free = torch.where(step.freedom > step.saturated, step.q, 0.0)
+        known = (step.freedom > step.saturated) | f.isfinite()
+        free = torch.where(known, step.q, 0.0)
         gain = _gain(free, f.double())[:, None] * step.v
         mapping += gain[:, :, None] * (phi - phi1 @ mapping)[:, None, :]
         start = start.observe(phi1, torch.where(free > 0, f.double(), 0.0))

@@ -8,42 +8,33 @@ network's own predictions, so none is read.
 Source: Kirkpatrick et al. 2017, eq. (3); targets from the model: Kunstner et al. 2019, sec. 2.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, final
+from typing import Any
+from warnings import catch_warnings, filterwarnings
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vjp, vmap
+from torch.func import functional_call, grad, vmap
 
-from cl_manifold.errors import IncompatibleError
+from cl_manifold.errors import IncompatibleError, InformationError
+from cl_manifold.manifold.layerwise import (
+    CHUNK_FLOATS,
+    REFUSALS,
+    accumulate,
+    called_once,
+    explained_names,
+    layer_squares,
+    listening,
+    pulled_back,
+)
 from cl_manifold.manifold.layout import Entry, Inputs, Layout, State, tensors_of
 from cl_manifold.manifold.likelihood import Likelihood
 from cl_manifold.manifold.watching import watching
 
-CHUNK_FLOATS = 1 << 20
-"""Per-sample gradients held at once: so many floats, or one module where that is larger."""
-
-BATCHWISE = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.GroupNorm,
-    nn.LayerNorm,
-    nn.PReLU,
-)
-"""Layers that in evaluation treat every row of axis 0 alike and alone."""
-
-REFUSALS = (RuntimeError, ValueError, NotImplementedError, TypeError, IndexError, AttributeError)
-"""What vmap raises where a network cannot be run on many samples at once."""
+SampleLoss = Callable[..., Tensor]
+"""From parameters, a target and one sample of each input to −log p."""
 
 
 def fisher_information(
@@ -55,12 +46,10 @@ def fisher_information(
 ) -> Float[Tensor, " B"]:
     """Block averages of F = (1/n) Σ_b g_b², g_b = −∂ log p(y_b|x_b, w)/∂w with y_b ~ p(·|x_b, w).
 
-    One forward and one backward pass over all inputs give, for each layer, its inputs x_b and the
-    gradients δ_b of its outputs. A linear layer then needs no gradient per sample, because
-    g_b = δ_b x_bᵀ makes F = (1/n) (δ²)ᵀ x². Other common layers use `torch.func` on that layer
-    alone. Parameters whose gradient is not the sum of what their layer so explains, because they
-    are shared or used elsewhere, are measured through the whole network, all samples at once, or
-    one by one where `vmap` refuses.
+    One forward and one backward pass over all inputs give, for each common layer, what went in and
+    the gradient that came back, and so its parameters' squared gradients (`layerwise`). Parameters
+    that this does not explain, because they are shared or used elsewhere, are measured through the
+    whole network, all samples at once, or one by one where `vmap` refuses.
 
     Every parameter on the manifold is measured, frozen ones too. Buffers have no gradient: they
     count like the average weight. The module is measured in evaluation mode and left as it was.
@@ -76,79 +65,71 @@ def fisher_information(
         F in float64, on the CPU.
 
     Raises:
-        IncompatibleError: the network does not return one tensor with the batch along axis 0.
+        IncompatibleError: the network does not return one tensor with the batch along axis 0, or
+            cannot be run on one sample.
+        InformationError: there are no inputs, or the outputs are not numbers.
     """
     entries = {e.name: e for e in layout.trained}
-    parameters = {n: p for n, p in module.named_parameters() if n in entries}
+    parameters = {n: t for n, t in layout.tensors(module).items() if n in entries}
     count = len(inputs[0])
-    with watching(module), _measurable(module, parameters), torch.enable_grad():
-        calls, hooks = _listen(module, parameters)
-        try:
+    if count == 0:
+        raise InformationError("information is measured on samples, and there are none; give some")
+    with watching(module), _restored(module), _measurable(parameters), catch_warnings():
+        filterwarnings("ignore", "There is a performance drop")  # vmap loops over an operation
+        names = explained_names(module, parameters, inputs, likelihood)
+        with listening(names) as calls:
             outputs = _outputs(module(*inputs), count)
-            targets = likelihood.draw(outputs, generator)
-            loss = likelihood.loss(outputs, targets)
-            used = _gradients(loss, parameters)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        squares = _layerwise(module, calls, used, entries, count)
-        rest = {n: entries[n] for n in used if n not in squares}
-        if rest:
-            squares |= _networkwise(module, inputs, targets, likelihood, rest)
+        targets = likelihood.draw(outputs, generator)
+        known = called_once(calls, names, count)
+        inside = {full for k in known for full in k.names.values()}
+        rest = {n: p for n, p in parameters.items() if n not in inside}
+        deltas, used = pulled_back(likelihood.loss(outputs, targets), known, rest)
+        squares: State = {}
+        budget = max(CHUNK_FLOATS, sum(p.numel() for p in parameters.values()))
+        for k, delta in zip(known, deltas, strict=True):
+            if delta is not None:
+                squares |= layer_squares(k, delta, entries, budget)
+        if used:
+            needed, columns = {n: rest[n] for n in used}, (targets, *inputs)
+            squares |= _networkwise(module, likelihood, outputs, columns, needed, entries)
     return _assemble(layout, {n: s / count for n, s in squares.items()})
 
 
-@final
-class _Call:
-    """One call of one layer: its input and, after the backward pass, its output's gradient."""
-
-    def __init__(self, inputs: tuple[object, ...], output: object) -> None:
-        self.x = inputs[0] if len(inputs) == 1 else None
-        self.delta: Tensor | None = None
-        if isinstance(output, Tensor) and output.requires_grad:
-            # a hook set here sees the gradient before any later in-place operation on the output
-            output.register_hook(self._receive)
-
-    def _receive(self, gradient: Tensor) -> None:
-        self.delta = gradient.detach().clone()
-
-
-Calls = dict[nn.Module, list[_Call]]
+@contextmanager
+def _measurable(parameters: Mapping[str, Tensor]) -> Iterator[None]:
+    """All of them have gradients inside, whatever the caller switched off."""
+    flags = [(p, p.requires_grad) for p in parameters.values()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(True)
+        with torch.enable_grad():
+            yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
 
 
 @contextmanager
-def _measurable(module: nn.Module, parameters: Mapping[str, Tensor]) -> Iterator[None]:
-    """Parameters have gradients inside; afterwards every tensor and flag is what it was."""
-    kept = {n: t.detach().clone() for n, t in tensors_of(module).items()}
-    flags = {n: p.requires_grad for n, p in parameters.items()}
-    for p in parameters.values():
-        p.requires_grad_(True)
+def _restored(module: nn.Module) -> Iterator[None]:
+    """Afterwards every tensor and attribute of the module is the one it was, with equal bits."""
+    owners = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    places: list[dict[str, Any]] = [d for m in owners for d in (vars(m), m._parameters, m._buffers)]
+    before = [dict(place) for place in places]
+    kept = [(t, t.detach().clone()) for t in tensors_of(module).values()]
     try:
         yield
     finally:
-        for n, p in parameters.items():
-            p.requires_grad_(flags[n])
+        for place, values in zip(places, before, strict=True):
+            place.clear()
+            place.update(values)
         with torch.no_grad():
-            for n, t in tensors_of(module).items():
-                if n in kept and not torch.equal(t, kept[n]) and not bool(t.isnan().any()):
-                    t.copy_(kept[n])
+            for t, values in kept:
+                if not torch.equal(t, values) and not _equal_nan(t, values):
+                    t.copy_(values)
 
 
-def _listen(module: nn.Module, parameters: Mapping[str, Tensor]) -> tuple[Calls, list[Any]]:
-    """Record what goes through the layers that own parameters."""
-    calls: Calls = {}
-
-    def record(layer: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        calls.setdefault(layer, []).append(_Call(inputs, output))
-
-    wanted = {id(p) for p in parameters.values()}
-    layers = [
-        layer
-        for layer in module.modules()
-        if type(layer) in BATCHWISE
-        and any(id(p) in wanted for p in layer.parameters(recurse=False))
-    ]
-    return calls, [layer.register_forward_hook(record) for layer in layers]
+def _equal_nan(a: Tensor, b: Tensor) -> bool:
+    return bool(((a == b) | (a.isnan() & b.isnan())).all())
 
 
 def _outputs(outputs: object, count: int) -> Tensor:
@@ -158,151 +139,81 @@ def _outputs(outputs: object, count: int) -> Tensor:
             f"the network returns {shape} for {count} inputs, but its information needs one tensor "
             "with the batch along axis 0; wrap the network so that it returns that"
         )
+    if bool(outputs.isnan().any()):
+        raise InformationError(
+            "the network's outputs hold values that are not a number, so nothing can be said about "
+            "its weights; lower the learning rate, or clean the data"
+        )
     return outputs
-
-
-def _gradients(loss: Tensor, parameters: Mapping[str, Tensor]) -> State:
-    """Of what the loss depends on."""
-    if not loss.requires_grad:
-        return {}
-    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-    return {n: g for n, g in zip(parameters, found, strict=True) if g is not None}
-
-
-def _layerwise(
-    module: nn.Module, calls: Calls, used: State, entries: dict[str, Entry], count: int
-) -> State:
-    """Σ_b of the block means of g_b² of parameters whose layers explain their whole gradient."""
-    budget = max(CHUNK_FLOATS, sum(entries[n].size for n in used))
-    squares: State = {}
-    for prefix, layer in module.named_modules():
-        call = _only(calls.get(layer, []), count)
-        names = {n: f"{prefix}.{n}".lstrip(".") for n, _ in layer.named_parameters(recurse=False)}
-        local = {n: entries[full] for n, full in names.items() if full in used}
-        if call is None or not local:
-            continue
-        x, delta = call
-        if type(layer) is nn.Linear and x.ndim == 2:
-            found, sums = _linear(x, delta, local)
-        else:
-            found, sums = _vmapped(layer, x, delta, local, budget)
-        squares |= {names[n]: found[n] for n in local if _explains(sums[n], used[names[n]])}
-    return squares
-
-
-def _only(calls: list[_Call], count: int) -> tuple[Tensor, Tensor] | None:
-    """Input and output gradient of a layer called once with all samples."""
-    if len(calls) != 1 or not isinstance(calls[0].x, Tensor) or calls[0].delta is None:
-        return None
-    x, delta = calls[0].x.detach(), calls[0].delta
-    fits = x.ndim > 0 and len(x) == count and len(delta) == count
-    return (x, delta) if fits else None
-
-
-def _explains(total: Tensor, gradient: Tensor) -> bool:
-    """Whether the per-sample gradients of a layer add up to the gradient of its parameter."""
-    a, b = total.double(), gradient.double()
-    error = 1e-2 if gradient.dtype in (torch.half, torch.bfloat16) else 1e-4
-    return float((a - b).norm()) <= error * float(b.norm()) + 1e-30
-
-
-def _linear(x: Tensor, delta: Tensor, entries: dict[str, Entry]) -> tuple[State, State]:
-    """F of y = W x + b from squared inputs and squared output gradients, and Σ_b g_b."""
-    x, delta = _wide(x), _wide(delta)
-    x2, delta2 = x.square(), delta.square()
-    found: State = {}
-    sums: State = {}
-    for name, entry in entries.items():
-        if name == "bias":
-            found[name], sums[name] = _block_mean(entry, delta2.sum(0)), delta.sum(0)
-            continue
-        sums[name] = delta.mT @ x
-        if entry.blocks == len(delta2.mT):
-            found[name] = delta2.mT @ x2.mean(-1)
-        elif entry.blocks == 1:
-            found[name] = (delta2.mT @ x2.mean(-1)).mean(0, keepdim=True)
-        else:
-            found[name] = _block_mean(entry, delta2.mT @ x2)
-    return found, sums
-
-
-def _vmapped(
-    layer: nn.Module, x: Tensor, delta: Tensor, entries: dict[str, Entry], budget: int
-) -> tuple[State, State]:
-    """F of one layer from its per-sample vector-Jacobian products, in chunks, and Σ_b g_b."""
-    parameters = {n: p.detach() for n, p in layer.named_parameters(recurse=False) if n in entries}
-
-    def gradients(xb: Tensor, db: Tensor) -> State:
-        pullback = vjp(lambda p: functional_call(layer, p, (xb[None],)), parameters)[1]
-        return pullback(db[None])[0]
-
-    chunk = max(1, budget // sum(p.numel() for p in parameters.values()))
-    total: State = {}
-    sums: State = {n: torch.zeros_like(p) for n, p in parameters.items()}
-    for xb, db in zip(x.split(chunk), delta.split(chunk), strict=True):
-        found = vmap(gradients)(xb, db)
-        _accumulate(total, found, entries)
-        sums = {n: s + found[n].sum(0) for n, s in sums.items()}
-    return total, sums
 
 
 def _networkwise(
     module: nn.Module,
-    inputs: Inputs,
-    targets: Tensor,
     likelihood: Likelihood,
-    entries: dict[str, Entry],
+    outputs: Tensor,
+    columns: Inputs,
+    parameters: State,
+    entries: Mapping[str, Entry],
 ) -> State:
-    """Σ_b of the block means of g_b² through the whole network."""
-    parameters = {n: p for n, p in module.named_parameters() if n in entries}
-    chunk = max(1, CHUNK_FLOATS // sum(p.numel() for p in parameters.values()))
+    """Σ_b of the block means of g_b² through the whole network.
 
-    def loss(p: State, yb: Tensor, *sample: Tensor) -> Tensor:
-        outputs = functional_call(module, p, tuple(column[None] for column in sample))
-        return likelihood.loss(outputs, yb[None])
+    Args:
+        module: the network.
+        likelihood: what its outputs are.
+        outputs: of all samples, for their shape: networks may drop an axis of length one.
+        columns: targets and inputs.
+        parameters: to measure.
+        entries: of the layout, by name.
+    """
+    shape = outputs.shape[1:]
 
-    parts = zip(targets.split(chunk), *(column.split(chunk) for column in inputs), strict=True)
-    detached = {n: p.detach() for n, p in parameters.items()}
-    total: State = {}
+    def loss(weights: State, target: Tensor, *sample: Tensor) -> Tensor:
+        run = functional_call(module, weights, tuple(column[None] for column in sample))
+        return likelihood.loss(run.reshape(1, *shape), target[None])
+
+    def scripted_loss(weights: State, target: Tensor, *sample: Tensor) -> Tensor:
+        run = module(*(column[None] for column in sample))
+        return likelihood.loss(run.reshape(1, *shape), target[None])
+
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        return _one_by_one(scripted_loss, columns, parameters, entries)
+    # not the parameters themselves: a method may have put hooks on their gradients
+    leaves = {n: p.detach().requires_grad_() for n, p in parameters.items()}
     try:
-        for part in parts:
-            dims = (None, *(0 for _ in part))
-            _accumulate(total, vmap(grad(loss), in_dims=dims)(detached, *part), entries)
+        return _all_at_once(loss, columns, leaves, entries)
     except REFUSALS:
-        return _one_by_one(module, inputs, targets, likelihood, entries)
+        return _one_by_one(loss, columns, leaves, entries)
+
+
+def _all_at_once(
+    loss: SampleLoss, columns: Inputs, parameters: State, entries: Mapping[str, Entry]
+) -> State:
+    """By `vmap`, in chunks."""
+    detached = {n: p.detach() for n, p in parameters.items()}
+    chunk = max(1, CHUNK_FLOATS // sum(p.numel() for p in parameters.values()))
+    each = vmap(grad(loss), in_dims=(None, *(0 for _ in columns)))
+    total: State = {}
+    for part in zip(*(column.split(chunk) for column in columns), strict=True):
+        accumulate(total, each(detached, *part), entries)
     return total
 
 
 def _one_by_one(
-    module: nn.Module,
-    inputs: Inputs,
-    targets: Tensor,
-    likelihood: Likelihood,
-    entries: dict[str, Entry],
+    loss: SampleLoss, columns: Inputs, parameters: State, entries: Mapping[str, Entry]
 ) -> State:
-    """The same in a loop over samples, for what `vmap` refuses: GRU, max_norm, task labels."""
-    parameters = {n: p for n, p in module.named_parameters() if n in entries}
+    """In a loop over samples, for what `vmap` refuses: GRU, max_norm, task labels."""
     total: State = {}
-    for b in range(len(targets)):
-        outputs = module(*(column[b : b + 1] for column in inputs))
-        found = _gradients(likelihood.loss(outputs, targets[b : b + 1]), parameters)
-        _accumulate(total, {n: g[None] for n, g in found.items()}, entries)
+    for sample in zip(*columns, strict=True):
+        try:
+            _, found = pulled_back(loss(parameters, *sample), [], parameters)
+        except REFUSALS as error:
+            raise IncompatibleError(
+                "the information of some weights is measured sample by sample, and the network "
+                f"fails on a batch of one ({' '.join(str(error).split())[:200]}); make its forward "
+                "pass accept one sample"
+            ) from error
+        accumulate(total, {n: g[None] for n, g in found.items()}, entries)
     return total
-
-
-def _accumulate(total: State, gradients: State, entries: dict[str, Entry]) -> None:
-    """Adds block means of squares, which are never taken in place: gradients may share memory."""
-    for name, g in gradients.items():
-        mean = _block_mean(entries[name], _wide(g).square().sum(0))
-        total[name] = total[name] + mean if name in total else mean
-
-
-def _block_mean(entry: Entry, full: Tensor) -> Tensor:
-    return full.reshape(entry.blocks, -1).mean(-1)
-
-
-def _wide(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(torch.float32, values.dtype))
 
 
 def _assemble(layout: Layout, squares: State) -> Float[Tensor, " B"]:

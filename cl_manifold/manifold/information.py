@@ -9,18 +9,18 @@ from torch import Tensor, nn
 from cl_manifold.errors import InformationError
 from cl_manifold.manifold.fisher import fisher_information
 from cl_manifold.manifold.layout import Inputs, Layout
-from cl_manifold.manifold.likelihood import Likelihood
+from cl_manifold.manifold.likelihood import Likelihood, Projections
 
-SHARED = 0.5
+SHARED = 0.1
 """How much of its tensor's mean a block takes in, see `leaning`."""
 
 
 @final
 class FisherInformation:
-    """Mean squared per-sample gradient on a random subset of the task's data.
+    """Mean squared per-sample gradient on inputs of the task.
 
     Args:
-        samples: how many inputs are used at most.
+        samples: how many inputs are used at most: the first ones.
     """
 
     def __init__(self, samples: int = 256) -> None:
@@ -36,8 +36,16 @@ class FisherInformation:
         likelihood: Likelihood,
         generator: torch.Generator,
     ) -> Float[Tensor, " B"]:
-        """F of every block of the layout."""
-        return fisher_information(module, inputs, layout, likelihood, generator)
+        """F of every block of the layout.
+
+        Where all predictions are so sure that F is zero to the last digit, it is that of
+        `Projections`: how much the outputs themselves react.
+        """
+        few = tuple(column[: self.samples] for column in inputs)
+        found = fisher_information(module, few, layout, likelihood, generator)
+        if bool(found.any()):
+            return found
+        return fisher_information(module, few, layout, Projections(), generator)
 
 
 @final
@@ -59,7 +67,7 @@ class ExactInformation:
 
 
 def leaning(information: Float[Tensor, " B"], layout: Layout) -> Float[Tensor, " B"]:
-    """Each block takes in its tensor's mean: f_b ← (F_b + mean F) / 2.
+    """Each block takes in its tensor's mean: f_b ← 0.9 F_b + 0.1 mean F.
 
     F is local: a unit that happens to be silent on a task's data has none, and what it does once it
     is moved is not known. Without the mean it would be left unprotected altogether.
@@ -89,16 +97,21 @@ def normalised(
     """
     if bool((information == torch.inf).all()):
         return information
-    if not bool((information.isfinite() & (information >= 0)).all()):
+    if bool(information.isnan().any()) or bool((information < 0).any()):
+        wrong = "is not a number" if bool(information.isnan().any()) else "is negative"
         raise InformationError(
-            "the information of a task must be 0 or more and finite in every block, or infinite "
-            f"in all of them, but holds {information.min():g} to {information.max():g}; check the "
-            "loss and the inputs for values that are not finite"
+            f"information {wrong} in some blocks, but a mean of squares is 0 or more; check the "
+            "loss and the network's outputs for values that are not finite"
+        )
+    if bool(information.isinf().any()):
+        raise InformationError(
+            "information is infinite in some blocks only, so that the others would count for "
+            "nothing; make it infinite in all of them for exact protection, or finite"
         )
     mean = (information * sizes).sum() / sizes.sum()
-    if float(mean) <= 0:
+    if float(mean) == 0:
         raise InformationError(
-            "the information of the task is zero everywhere, so nothing would protect it: its "
-            "outputs do not depend on the weights on the manifold; check the network's output"
+            "information is zero everywhere: the outputs do not depend on any weight on the "
+            "manifold, so nothing would protect the task; check the network and select"
         )
     return scale * information / mean

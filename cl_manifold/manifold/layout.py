@@ -211,7 +211,8 @@ class Extension:
     Attributes:
         layout: the new one.
         origin: for each of its blocks the old block it continues, −1 for a new one.
-        wider: whether a block is a new part of a tensor that was there before.
+        wider: whether a block is a new part of a tensor that was there before: finished tasks
+            depend on it, unlike on new tensors.
     """
 
     layout: Layout
@@ -254,12 +255,15 @@ def extension(old: Layout, new: Layout) -> Extension | None:
 
 
 def with_buffers(old: Layout, buffers: Mapping[str, tuple[Tensor, bool]]) -> Extension:
-    """The layout with further buffers, each one block; by name: the tensor, and non_negative."""
+    """The layout with further buffers, each one block; by name: the tensor, and non_negative.
+
+    They were there before, only not on the manifold.
+    """
     entries = list(old.entries)
     for start, (name, (t, positive)) in enumerate(buffers.items(), old.blocks):
         entries.append(Entry(name, tuple(t.shape), start, 1, False, positive))
     origin = torch.cat([torch.arange(old.blocks), torch.full((len(buffers),), -1)])
-    return Extension(Layout(tuple(entries)), origin, torch.zeros(len(origin), dtype=torch.bool))
+    return Extension(Layout(tuple(entries)), origin, origin < 0)
 
 
 def corner(shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -14,6 +14,8 @@ Source: Martens 2020, New Insights and Perspectives on the Natural Gradient Meth
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
+from itertools import chain
 from typing import Any, Protocol, final, runtime_checkable
 
 import torch
@@ -22,6 +24,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cl_manifold.errors import IncompatibleError
+
+MANY = 1e6
+"""A Poisson rate above which counts are drawn from a normal distribution."""
+
+SHARPEST = 1e4
+"""Where a network predicts its samples without any error."""
 
 
 class Likelihood(ABC):
@@ -46,7 +54,11 @@ class Likelihood(ABC):
 
     @abstractmethod
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
-        """How much outputs differ: 0 for equal ones, 1 for all predictions, or all there is."""
+        """Drift from 0, equal outputs, to 1: all predictions differ, or as much as they vary."""
+
+    @abstractmethod
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """How much more a task is worth than its normalised information says; 1 or more."""
 
 
 @final
@@ -71,6 +83,10 @@ class Categorical(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """Share of predicted classes that differ."""
         return float((before.argmax(1) != after.argmax(1)).double().mean())
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: predictions are right or wrong."""
+        return 1.0
 
 
 @final
@@ -107,7 +123,12 @@ class Bernoulli(Likelihood):
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
         """Share of answers that differ."""
         limit = 0.0 if self.logits else 0.5
-        return float(((before > limit) != (after > limit)).double().mean())
+        differ = (before > limit) != (after > limit)
+        return float((differ | (before.isnan() != after.isnan())).double().mean())
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: answers are right or wrong."""
+        return 1.0
 
 
 @final
@@ -131,8 +152,20 @@ class Gaussian(Likelihood):
         return (o - targets.to(o).reshape(o.shape)).square() / 2
 
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
-        """‖after − before‖ relative to how much `before` varies."""
+        """‖after − before‖ / ‖before − mean over samples‖, at most 1."""
         return _relative(before, after)
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """Var y / E (o − y)², the signal over the noise, at least 1.
+
+        Information is that of unit variance. The better a network predicts, the less its outputs
+        may move before its error grows: with the variance σ² = E (o − y)² of its errors the
+        information of targets in units of their own variance is larger by this factor.
+        """
+        o = _wide(outputs).detach().double()
+        y = targets.to(o).reshape(o.shape)
+        noise, signal = float((o - y).square().mean()), float((y - y.mean(0)).square().mean())
+        return min(max(1.0, signal / noise), SHARPEST) if noise > 0 else SHARPEST
 
 
 @final
@@ -152,7 +185,9 @@ class Poisson(Likelihood):
     def draw(self, outputs: Float[Tensor, "n ..."], generator: torch.Generator) -> Tensor:
         """A count for every output."""
         rate = self._rate(_wide(outputs).detach().cpu())
-        return torch.poisson(rate, generator=generator).to(outputs.device)
+        few = torch.poisson(rate.clamp(max=MANY), generator=generator)
+        many = (rate + rate.sqrt() * _noise(rate, generator)).round()
+        return torch.where(rate < MANY, few, many).to(outputs.device)
 
     def loss(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> Float[Tensor, ""]:
         """Rate − y log rate."""
@@ -168,8 +203,12 @@ class Poisson(Likelihood):
         return rate - y * (o if self.log_input else rate.log())
 
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
-        """Change of the rates, relative to how much they vary."""
+        """That of the rates, relative to how much they vary."""
         return _relative(self._rate(_wide(before)), self._rate(_wide(after)))
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: counts have the variance of their rate."""
+        return 1.0
 
 
 @final
@@ -196,8 +235,12 @@ class Projections(Likelihood):
         )
 
     def change(self, before: Float[Tensor, "n ..."], after: Float[Tensor, "n ..."]) -> float:
-        """‖after − before‖ relative to how much `before` varies."""
+        """‖after − before‖ / ‖before − mean over samples‖, at most 1."""
         return _relative(before, after)
+
+    def sharpness(self, outputs: Float[Tensor, "n ..."], targets: Tensor) -> float:
+        """1: nothing is known of the targets."""
+        return 1.0
 
 
 @runtime_checkable
@@ -210,46 +253,56 @@ class StatesLikelihood(Protocol):
         ...
 
 
-_CATEGORICAL = (nn.CrossEntropyLoss, nn.NLLLoss)
-_LOGITS = (nn.BCEWithLogitsLoss, nn.MultiLabelSoftMarginLoss, nn.SoftMarginLoss)
-_GAUSSIAN = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss, nn.GaussianNLLLoss)
-_FUNCTIONS: dict[Callable[..., Any], Likelihood] = {
-    F.cross_entropy: Categorical(),
-    F.nll_loss: Categorical(),
-    F.binary_cross_entropy_with_logits: Bernoulli(True),
-    F.binary_cross_entropy: Bernoulli(False),
-    F.multilabel_soft_margin_loss: Bernoulli(True),
-    F.soft_margin_loss: Bernoulli(True),
-    F.mse_loss: Gaussian(),
-    F.l1_loss: Gaussian(),
-    F.smooth_l1_loss: Gaussian(),
-    F.huber_loss: Gaussian(),
-    F.poisson_nll_loss: Poisson(True),
-}
+_MODULES: tuple[tuple[type[nn.Module], Likelihood], ...] = (
+    (nn.CrossEntropyLoss, Categorical()),
+    (nn.NLLLoss, Categorical()),
+    (nn.BCEWithLogitsLoss, Bernoulli(True)),
+    (nn.MultiLabelSoftMarginLoss, Bernoulli(True)),
+    (nn.SoftMarginLoss, Bernoulli(True)),
+    (nn.BCELoss, Bernoulli(False)),
+    (nn.MSELoss, Gaussian()),
+    (nn.L1Loss, Gaussian()),
+    (nn.SmoothL1Loss, Gaussian()),
+    (nn.HuberLoss, Gaussian()),
+    (nn.GaussianNLLLoss, Gaussian()),
+)
+_FUNCTIONS: tuple[tuple[Callable[..., Any], Likelihood], ...] = (
+    (F.cross_entropy, Categorical()),
+    (F.nll_loss, Categorical()),
+    (F.binary_cross_entropy_with_logits, Bernoulli(True)),
+    (F.multilabel_soft_margin_loss, Bernoulli(True)),
+    (F.soft_margin_loss, Bernoulli(True)),
+    (F.binary_cross_entropy, Bernoulli(False)),
+    (F.mse_loss, Gaussian()),
+    (F.l1_loss, Gaussian()),
+    (F.smooth_l1_loss, Gaussian()),
+    (F.huber_loss, Gaussian()),
+    (F.gaussian_nll_loss, Gaussian()),
+)
 
 
 def likelihood_of(criterion: object) -> Likelihood:
     """The likelihood of a criterion: what it states, or that of torch's loss, or `Projections`.
 
+    Class weights and label smoothing are left out of account. A criterion that wraps another is
+    not looked into; it may state its `likelihood`.
+
     >>> type(likelihood_of(nn.HuberLoss())).__name__
     'Gaussian'
     """
-    match criterion:
-        case StatesLikelihood():
-            return criterion.likelihood
-        case nn.PoissonNLLLoss():
-            return Poisson(criterion.log_input)
-        case nn.BCELoss():
-            return Bernoulli(False)
-        case nn.Module() if isinstance(criterion, _CATEGORICAL):
-            return Categorical()
-        case nn.Module() if isinstance(criterion, _LOGITS):
-            return Bernoulli(True)
-        case nn.Module() if isinstance(criterion, _GAUSSIAN):
-            return Gaussian()
-        case _:
-            known = _FUNCTIONS.get(criterion) if callable(criterion) else None
-            return known or Projections()
+    if isinstance(criterion, StatesLikelihood) and isinstance(criterion.likelihood, Likelihood):
+        return criterion.likelihood
+    if isinstance(criterion, nn.PoissonNLLLoss):
+        return Poisson(criterion.log_input)
+    if isinstance(criterion, partial):
+        if criterion.func is F.poisson_nll_loss:
+            return Poisson(criterion.keywords.get("log_input", True))
+        return likelihood_of(criterion.func)
+    if criterion is F.poisson_nll_loss:
+        return Poisson(True)
+    of_module = (known for kind, known in _MODULES if isinstance(criterion, kind))
+    of_function = (known for function, known in _FUNCTIONS if function is criterion)
+    return next(chain(of_module, of_function), Projections())
 
 
 def _wide(outputs: Tensor) -> Tensor:
@@ -263,10 +316,13 @@ def _noise(outputs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _relative(before: Tensor, after: Tensor) -> float:
-    """‖a − b‖ / max(‖b − mean b‖, ‖b‖/1000), the mean over samples; 0 where nothing changed."""
+    """min(1, ‖a − b‖ / max(‖b − mean b‖, ‖b‖/1000)), the mean over samples; 0 for equal ones.
+
+    The second scale keeps rounding from counting where outputs hardly vary.
+    """
     a, b = after.detach().double(), before.detach().double()
-    moved = float((a - b).norm())
-    if moved == 0:
+    if torch.equal(a, b):
         return 0.0
     scale = max(float((b - b.mean(0)).norm()), float(b.norm()) / 1000)
-    return moved / scale if scale > 0 else torch.inf
+    moved = float((a - b).norm())
+    return moved / scale if moved < scale else 1.0

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from cl_manifold.errors import LayoutError
@@ -71,7 +71,10 @@ class Int8(Stored):
     """
 
     def __init__(
-        self, levels: Float[Tensor, "K ..."], scales: Tensor | None = None, dtype: str = "float32"
+        self,
+        levels: Shaped[Tensor, "K ..."],
+        scales: Tensor | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         """Quantise numbers, or take up quantised ones.
 
@@ -80,7 +83,7 @@ class Int8(Stored):
             scales: shape (K, groups), bfloat16.
             dtype: that is computed in.
         """
-        self.dtype = getattr(torch, dtype)
+        self.dtype = dtype
         self.levels, self.scales = (levels, scales) if scales is not None else self._of(levels)
 
     @staticmethod
@@ -114,7 +117,7 @@ class Int8(Stored):
 def stored_as(values: Float[Tensor, "K ..."], storage: Storage) -> Stored:
     """Control points in a number format; buffers and counts are kept as they are."""
     if storage == "int8":
-        return Int8(values, dtype=str(values.dtype).removeprefix("torch."))
+        return Int8(values, dtype=values.dtype)
     return Dense(values.bfloat16() if storage == "bfloat16" else values)
 
 
@@ -246,9 +249,10 @@ def constant_points(
     for e in layout.entries:
         w = _computable(weights[e.name])
         if with_offset or constant is None:
-            start[e.name] = w.new_zeros(size, *e.shape)
+            start[e.name] = torch.zeros(size, *e.shape, dtype=w.dtype, device=w.device)
         else:
-            start[e.name] = constant.to(w).reshape(-1, *(1,) * w.ndim) * w
+            outer = constant.to(w).reshape(-1, *(1,) * w.ndim) * w
+            start[e.name] = outer.contiguous()
     return start
 
 
@@ -262,6 +266,10 @@ def _offset(layout: Layout, current: State, before: State) -> State:
     return offset
 
 
-def _computable(weights: Tensor) -> Tensor:
+def computed_in(weights: Tensor) -> torch.dtype:
     """At least float32: halves and whole numbers are too coarse to add small steps to."""
-    return weights.detach().to(torch.promote_types(torch.float32, weights.dtype))
+    return torch.promote_types(torch.float32, weights.dtype)
+
+
+def _computable(weights: Tensor) -> Tensor:
+    return weights.detach().to(computed_in(weights))

@@ -20,7 +20,7 @@ from cl_manifold.geometry import basis_from_spec
 from cl_manifold.manifold.atlas import Task
 from cl_manifold.manifold.belief import Belief
 from cl_manifold.manifold.layout import Layout, layout_from_spec
-from cl_manifold.manifold.points import ControlPoints, Dense, Int8, Stored
+from cl_manifold.manifold.points import ControlPoints, Dense, Int8, Stored, computed_in
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 FORMAT = "cl-manifold/2"
@@ -91,9 +91,8 @@ def load_manifold(path: Path, module: nn.Module) -> WeightManifold:
             f"the module's parameters differ from those in {path.name} in order or kind; "
             "build the same architecture as the one that was saved"
         )
-    device = {name: t.device for name, t in layout.tensors(module).items()}
     found.layout = layout
-    found.points = _points(layout, header, tensors, device)
+    found.points = _points(layout, header, tensors, layout.tensors(module))
     found.belief = Belief(tensors["prior"], tensors["belief"])
     found.atlas.tasks = tuple(
         Task(tensors[f"context.{i}"], tensors[f"phi.{i}"], tensors.get(f"information.{i}"))
@@ -126,18 +125,20 @@ def checksum(header: dict[str, Any], tensors: Tensors) -> str:
 
 
 def _points(
-    layout: Layout, header: dict[str, Any], tensors: Tensors, device: dict[str, torch.device]
+    layout: Layout, header: dict[str, Any], tensors: Tensors, live: Tensors
 ) -> ControlPoints:
+    """The saved points, on the devices of the module's own tensors."""
     stored: dict[str, Stored] = {}
     for e in layout.entries:
         values = tensors.get(f"points.values.{e.name}")
         if values is not None:
-            stored[e.name] = Dense(values.to(device[e.name]))
+            stored[e.name] = Dense(values.to(live[e.name].device))
         else:
-            levels = tensors[f"points.levels.{e.name}"].to(device[e.name])
-            stored[e.name] = Int8(levels, tensors[f"points.scales.{e.name}"].to(device[e.name]))
+            levels, scales = (tensors[f"points.{kind}.{e.name}"] for kind in ("levels", "scales"))
+            device, dtype = live[e.name].device, computed_in(live[e.name])
+            stored[e.name] = Int8(levels.to(device), scales.to(device), dtype)
     offset = {
-        e.name: tensors[f"offset.{e.name}"].to(device[e.name])
+        e.name: tensors[f"offset.{e.name}"].to(live[e.name].device)
         for e in layout.entries
         if f"offset.{e.name}" in tensors
     }

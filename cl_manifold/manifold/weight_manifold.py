@@ -15,7 +15,7 @@ from cl_manifold.errors import ContextError, LayoutError, context_text
 from cl_manifold.geometry import Basis, Growth
 from cl_manifold.manifold import belief as beliefs
 from cl_manifold.manifold.atlas import Atlas, Task
-from cl_manifold.manifold.belief import PRECISION, Belief, Step
+from cl_manifold.manifold.belief import PRECISION, Belief, Step, packed
 from cl_manifold.manifold.information import leaning, normalised
 from cl_manifold.manifold.layout import (
     Extension,
@@ -152,11 +152,9 @@ class WeightManifold:
         if self.visit is not None and self.atlas.same(self.visit.context, context):
             return self.visit
         phi = self.phi(context)
-        before, step = self.belief, self.belief.step(phi)
-        if step.fixed and self.atlas.visited(context):
+        if self._fixed(phi) and self.atlas.visited(context):
             self.release(context)
-            before, step = self.belief, self.belief.step(phi)
-        if step.fixed:
+        if self._fixed(phi):
             raise ContextError(
                 f"context {context_text(context)} cannot be learned: its {self.basis.size} control "
                 f"points are fixed by {len(self.atlas)} finished tasks; grow the basis, "
@@ -166,7 +164,7 @@ class WeightManifold:
         buffers = {n: b for n, b in self.module.named_buffers() if n not in self.layout.names}
         outside = {n: tensors[n].detach().clone() for n in buffers}
         anchor = {n: w.detach() for n, w in self.points.at(phi).items()}
-        self.visit = Visit(context, step, anchor, before, outside)
+        self.visit = Visit(context, self.belief.step(phi), anchor, self.belief, outside)
         return self.visit
 
     def check_out(self, context: Float[Tensor, " dim"]) -> Visit:
@@ -196,15 +194,16 @@ class WeightManifold:
     # -- learning ----------------------------------------------------------------------------
 
     @torch.no_grad()
-    def commit(self, information: Float[Tensor, " B"] | float) -> Commit:
+    def commit(self, information: Float[Tensor, " B"] | float, sharpness: float = 1.0) -> Commit:
         """Move the control points so that w(c) is what the module holds, then hold them there.
 
             P_k += v_k κ (w − w(c)) ;    Σ' = Σ − f/(1 + f q) v vᵀ
 
-        with f = ρ ε F / mean F, where the mean is over all weights.
+        with f = s ρ ε F / mean F, where the mean is over all weights.
 
         Args:
             information: F ≥ 0 per block, or one number for all; infinite for exact protection.
+            sharpness: s ≥ 1, how much more than usual the task is worth (`Likelihood.sharpness`).
 
         Raises:
             ContextError: no visit is open.
@@ -214,7 +213,8 @@ class WeightManifold:
         visit = self.open_visit
         self.take_up_buffers()
         displacement = self._displacement()
-        f = self._firmness(torch.as_tensor(information, dtype=torch.float64).detach().cpu())
+        given = torch.as_tensor(information, dtype=torch.float64).detach().cpu()
+        f = self._firmness(given, sharpness)
         report = Commit(self.average(visit.step.freedom), visit.step.overshoot(self._grid))
         self.points.move(visit.step, displacement)
         self.belief = visit.before.observe(visit.step.phi, f)
@@ -261,14 +261,14 @@ class WeightManifold:
     def take_up_buffers(self) -> None:
         """Put buffers that training has moved since the visit began onto the manifold.
 
-        Floating-point statistics and counts of whole numbers; masks and constants do not move.
+        Floating-point statistics, and how many batches they are of; masks and constants stay.
         Up to now they were the same in every context.
         """
         visit = self.open_visit
         moved: dict[str, tuple[Tensor, bool]] = {}
         for name, buffer in self.module.named_buffers():
             was = visit.outside.get(name)
-            if was is not None and self.select(name) and _moved(was, buffer):
+            if was is not None and self.select(name) and _moved(name, was, buffer):
                 moved[name] = (was, bool((was >= 0).all() and (buffer >= 0).all()))
         if moved:
             self._extend(with_buffers(self.layout, moved), {n: t for n, (t, _) in moved.items()})
@@ -385,6 +385,17 @@ class WeightManifold:
             raise ContextError("no context is checked out; call check_out(context) first")
         return self.visit
 
+    def _fixed(self, phi: Float[Tensor, " K"]) -> bool:
+        """Whether φ is in the span of the φ_j that are protected exactly.
+
+        One block in float64 tells. Finite information always leaves some freedom, however little.
+        """
+        belief = Belief(self.belief.prior, packed(self.belief.prior[None]))
+        for task in self.atlas.tasks:
+            if task.exact:
+                belief = belief.observe(task.phi, torch.tensor([torch.inf]))
+        return belief.step(phi).fixed
+
     def _displacement(self) -> State:
         """W − w(c), in the dtype of the control points."""
         live = self.layout.tensors(self.module)
@@ -397,9 +408,9 @@ class WeightManifold:
         here = self.points.at(self.open_visit.step.phi)
         return {name: live[name].detach().to(w.dtype) - w for name, w in here.items()}
 
-    def _firmness(self, information: Tensor) -> Float[Tensor, " B"]:
-        """F normalised to ρ ε, float32; buffers that joined since count like the average weight."""
-        sizes, scale = self.layout.sizes(), PRECISION * self.strength
+    def _firmness(self, information: Tensor, sharpness: float) -> Float[Tensor, " B"]:
+        """F normalised to s ρ ε; buffers that joined since count like the average weight."""
+        sizes, scale = self.layout.sizes(), sharpness * PRECISION * self.strength
         given = information.expand(len(sizes)) if information.ndim == 0 else information
         f = normalised(leaning(given, self.layout), sizes[: len(given)], scale)
         rest = torch.inf if bool(f.isinf().all()) else scale
@@ -457,11 +468,11 @@ class WeightManifold:
         return basis(basis.topology.grid(GRID))
 
 
-def _moved(was: Tensor, now: Tensor) -> bool:
-    """Whether training moved a buffer that can be interpolated: statistics, or a count."""
-    if was.shape != now.shape or was.dtype == torch.bool or was.is_complex():
+def _moved(name: str, was: Tensor, now: Tensor) -> bool:
+    """Whether training moved a buffer that can be interpolated: statistics, or their count."""
+    if was.shape != now.shape or was.is_complex():
         return False
-    if not was.is_floating_point() and was.ndim:
+    if not was.is_floating_point() and name.rpartition(".")[2] != "num_batches_tracked":
         return False
     finite = bool(was.isfinite().all() and now.isfinite().all())
     return finite and not torch.equal(was, now)

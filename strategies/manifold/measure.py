@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cl_manifold.manifold.information import ExactInformation, FisherInformation
 from cl_manifold.manifold.likelihood import likelihood_of
+from cl_manifold.manifold.watching import watching
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .samples import Samples
@@ -26,6 +27,7 @@ class Measured:
 
     def __init__(self, measure: FisherInformation | ExactInformation) -> None:
         self.measure = measure
+        self.sharpness = 1.0
         self._mean: Tensor | None = None
         self._count = 0
 
@@ -42,6 +44,9 @@ class Measured:
         inputs = tuple(column[: self.measure.samples or 1] for column in samples.inputs)
         with trained_head(module):
             found = self.measure(module, inputs, layout, likelihood, generator)
+            with watching(module):
+                outputs = module(*samples.inputs)
+        self.sharpness = likelihood.sharpness(outputs, samples.targets)
         new = len(inputs[0])
         if self._mean is None or len(self._mean) != len(found):
             self._mean, self._count = found, new
@@ -50,7 +55,7 @@ class Measured:
         self._mean = (old * self._mean + new * found) / (old + new) if old else found
         self._count = old + new
 
-    def information(self, manifold: WeightManifold) -> Tensor:
+    def information(self) -> Tensor:
         """The mean F per block."""
         assert self._mean is not None
         return self._mean

@@ -58,8 +58,8 @@ class PluginOptions(ManifoldOptions, total=False):
 class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
     """Continual learning on a weight manifold, for any supervised Avalanche strategy.
 
-    Minimises ℓ(w) + (λ/2) Σ_blocks κ ‖w − w(c)‖² for each experience, then commits. Training that
-    goes on at the same context, as in online streams, is one visit with one commit.
+    Minimises ℓ(w) + (λ/2) (10/ρ) Σ_blocks κ ‖w − w(c)‖² for each experience, then commits. Training
+    that goes on at the same context, as in online streams, is one visit with one commit.
 
     Reads at test time: the context of each evaluated experience, or with `testing` its inputs.
     Stores between experiences: the control points and small covariances, losses of held-out
@@ -89,7 +89,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             contexts: any function from an experience to its context: a number or several, on a
                 simplex the number of a vertex. By default the experience's attribute `context`.
                 `InferredContext()` finds it by itself.
-            price: λ ≥ 0, how much the price of moving weights counts.
+            price: λ ≥ 0, how much the price of moving weights counts; the same on every basis.
             information: how firmly a finished task is held; Fisher information by default.
             deciding: decides between reuse, place and grow, e.g. `DecisionOptions()`. Without it
                 every experience is placed where its context is; inferred contexts need it.
@@ -253,7 +253,9 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             self._measured.add(strategy, manifold, samples, self._generator)
             drift, gate = self.gate.check(strategy, manifold, samples, index)
             chosen = replace(chosen, context=manifold.open_visit.context)
-            overshoot = manifold.commit(self._measured.information(manifold)).overshoot
+            measured = self._measured
+            report = manifold.commit(measured.information(), measured.sharpness)
+            overshoot = report.overshoot
             manifold.write(manifold.state(chosen.context))
         manifold.atlas.assigned[index] = chosen.context
         self._settling = True
@@ -354,7 +356,8 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         """Where contexts are inferred, answer with the weights of the inferred ones."""
         if self._infers and self._live is not None:
             assert self.testing is not None
-            inputs = arguments(strategy, strategy.mb_x, strategy.mbatch[-1])
+            labels = strategy.mbatch[-1] if len(strategy.mbatch) > 2 else None
+            inputs = arguments(strategy, strategy.mb_x, labels)
             _, strategy.mb_output = self.testing.predict(inputs)
 
     def after_eval(self, strategy: Any, *args: Any, **kwargs: Any) -> None:

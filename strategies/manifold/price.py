@@ -7,10 +7,16 @@ from torch import Tensor, nn
 
 from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
 
+RATIO = 10.0
+"""ρ at which a price of λ counts in full."""
+
 
 @final
 class Price:
-    """λ κ (w − w(c)) for the weights of an open visit.
+    """λ κ (10/ρ) (w − w(c)) for the weights of an open visit.
+
+    κ grows with the information ρ of the tasks that hold the weights; divided by it, one λ means
+    the same on every basis.
 
     A hook of the optimizer adds it right before each step: once however many backward passes came
     before, and to gradients that a GradScaler has unscaled. The pull s w(c) is formed once, so that
@@ -32,7 +38,7 @@ class Price:
         named = dict(manifold.module.named_parameters())
         entries = manifold.layout.trained
         self.parameters: list[nn.Parameter] = [named[e.name] for e in entries]
-        kappa = weight * visit.step.kappa
+        kappa = weight * RATIO / manifold.strength * visit.step.kappa
         self._scales = [
             e.broadcast(kappa[e.part]).to(p.device, visit.anchor[e.name].dtype)
             for e, p in zip(entries, self.parameters, strict=True)
@@ -64,7 +70,7 @@ class Price:
 
     @torch.no_grad()
     def add(self, rate: float | Tensor, scale: Tensor | None = None) -> None:
-        """∇ += s w − s w(c) with s = min(λ κ, 1/η), outside the graph.
+        """∇ += s w − s w(c) with s = min(λ κ 10/ρ, 1/η), outside the graph.
 
         At learning rate η a gradient step with s = 1/η leads just back to w(c); a heavier pull
         would overshoot it and, with plain SGD, diverge.

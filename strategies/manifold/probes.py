@@ -93,7 +93,8 @@ def _short_training(strategy: Any, steps: int, price: Price | None) -> None:
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * (1 - step / steps)
         optimizer.zero_grad()
-        x, y, labels = (batch[i].to(strategy.device) for i in (0, 1, -1))
+        x, y = batch[0].to(strategy.device), batch[1].to(strategy.device)
+        labels = batch[-1].to(strategy.device) if len(batch) > 2 else None
         strategy._criterion(model(*arguments(strategy, x, labels)), y).backward()
         if price is not None:
             price.add(max(rates))

@@ -59,11 +59,13 @@ def read(strategy: Any, dataset: Any) -> Samples:
             "a mini-batch has inputs but no targets; give the data set targets to learn from"
         )
     columns = [c.to(strategy.device) for c in columns]
-    return Samples(arguments(strategy, columns[0], columns[-1]), columns[1])
+    labels = columns[-1] if len(columns) > 2 else None
+    return Samples(arguments(strategy, columns[0], labels), columns[1])
 
 
-def arguments(strategy: Any, x: Tensor, task_labels: Tensor) -> Inputs:
+def arguments(strategy: Any, x: Tensor, task_labels: Tensor | None) -> Inputs:
     """What the strategy's network is called with: the one place that knows task labels."""
-    experience = strategy.experience
-    told = getattr(experience, "task_labels", None) is not None
-    return (x, task_labels) if told and isinstance(strategy.model, MultiTaskModule) else (x,)
+    told = getattr(strategy.experience, "task_labels", None) is not None
+    if told and task_labels is not None and isinstance(strategy.model, MultiTaskModule):
+        return (x, task_labels)
+    return (x,)

@@ -1,5 +1,7 @@
 """What holds for every basis, module and context: drawn by hypothesis, tensors from the seed."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,10 +17,19 @@ from cl_manifold.geometry import (
     Vertices,
     random_codes,
 )
+from cl_manifold.manifold.points import Dense
 from cl_manifold.manifold.weight_manifold import WeightManifold
-from tests.networks import random_information, shake, small_mlp
+from tests.networks import (
+    flat,
+    move,
+    points_of,
+    random_information,
+    shake,
+    small_mlp,
+    weights_at,
+)
 
-BASES = {
+BASES: dict[str, Callable[[], Basis]] = {
     "point": lambda: Fourier(0),
     "ellipse": lambda: Fourier(1),
     "harmonics": lambda: Fourier(3, period=360.0),
@@ -32,7 +43,7 @@ BASES = {
     "codes": lambda: random_codes(3, 5, seed=1),
 }
 seeds = st.integers(0, 2**31)
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=5, deadline=None)
 
 
 def walked(basis: Basis, seed: int, growable: bool = True) -> tuple[WeightManifold, torch.Tensor]:
@@ -54,8 +65,8 @@ def test_a_new_manifold_is_the_initial_network_everywhere(name: str, seed: int) 
     for growable in (False, True):
         manifold = WeightManifold(net, basis, growable=growable)
         c = basis.topology.sample(5, torch.Generator().manual_seed(seed))
-        start = manifold.layout.read(net)
-        torch.testing.assert_close(manifold.weights(c), start.expand(5, -1))
+        start = flat(manifold, manifold.layout.read(net))
+        torch.testing.assert_close(weights_at(manifold, c), start.expand(5, -1))
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -63,10 +74,23 @@ def test_a_new_manifold_is_the_initial_network_everywhere(name: str, seed: int) 
 @few
 def test_a_commit_is_what_check_out_returns(name: str, seed: int) -> None:
     manifold, contexts = walked(BASES[name](), seed)
-    weights = shake(manifold, contexts[0], random_information(manifold))
-    torch.testing.assert_close(manifold.weights(contexts[0]), weights, atol=1e-9, rtol=1e-9)
+    weights = flat(manifold, shake(manifold, contexts[0], random_information(manifold)))
+    torch.testing.assert_close(weights_at(manifold, contexts[0]), weights, atol=1e-9, rtol=1e-9)
+    manifold.check_out(contexts[1])
     manifold.check_out(contexts[0])
-    torch.testing.assert_close(manifold.layout.read(manifold.module), weights)
+    torch.testing.assert_close(flat(manifold, manifold.layout.read(manifold.module)), weights)
+
+
+@pytest.mark.parametrize("name", BASES)
+@given(seed=seeds)
+@few
+def test_a_preview_is_what_the_commit_makes_of_every_context(name: str, seed: int) -> None:
+    manifold, contexts = walked(BASES[name](), seed)
+    manifold.check_out(contexts[0])
+    live = move(manifold)
+    seen = torch.stack([flat(manifold, manifold.preview(c, live)) for c in contexts])
+    manifold.commit(random_information(manifold))
+    torch.testing.assert_close(weights_at(manifold, contexts), seen, atol=1e-9, rtol=1e-9)
 
 
 @pytest.mark.parametrize("growable", [False, True])
@@ -76,12 +100,12 @@ def test_a_commit_is_what_check_out_returns(name: str, seed: int) -> None:
 def test_function_preserving_growth_moves_nothing(name: str, growable: bool, seed: int) -> None:
     basis = BASES[name]()
     manifold, contexts = walked(basis, seed, growable)
-    before = manifold.weights(contexts)
+    before = weights_at(manifold, contexts)
     growth = basis.grown()
     manifold.grow(growth)
     assert manifold.basis.size > basis.size
     embedded = torch.stack([growth.embed(c) for c in contexts])
-    torch.testing.assert_close(manifold.weights(embedded), before, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(weights_at(manifold, embedded), before, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -92,19 +116,27 @@ def test_reembedding_is_the_batch_posterior_of_the_larger_basis(name: str, seed:
     basis = BASES[name]()
     manifold, _ = walked(basis, seed)
     growth = basis.grown()
-    visits = manifold.visits
-    assert manifold.offset is not None
-    observed = torch.stack([manifold.weights(v.context) - manifold.offset for v in visits])
-    phi = torch.stack([growth.basis(growth.embed(v.context)) for v in visits])
+    tasks, offset = manifold.atlas.tasks, manifold.points.offset
+    assert offset is not None
+    observed = manifold.state(manifold.atlas.contexts())
+    phi = torch.stack([growth.basis(growth.embed(t.context)) for t in tasks])
     manifold.grow_and_reembed(growth)
-    inverse = torch.linalg.inv(manifold.prior)
-    for index, points in manifold.layout.by_block(manifold.control_points):
-        (entry,) = (e for e in manifold.layout.entries if e.block_start == index.start)
-        f = torch.stack([v.information[index.start] for v in visits if v.information is not None])
-        total = inverse + phi.mT @ (f[:, None] * phi)
-        y = observed[:, entry.start : entry.start + entry.size]
-        expected = torch.linalg.solve(total, phi.mT @ (f[:, None] * y))
-        torch.testing.assert_close(points.flatten(1), expected, atol=1e-8, rtol=1e-8)
+    inverse = torch.linalg.inv(manifold.belief.prior)
+    for e in manifold.layout.entries:
+        y = e.by_block(observed[e.name] - offset[e.name])
+        points = e.by_block(manifold.points.of(e.name).read())
+        for b in range(e.blocks):
+            f = torch.stack(
+                [t.information[e.block_start + b] for t in tasks if t.information is not None]
+            ).double()
+            total = inverse + phi.mT @ (f[:, None] * phi)
+            expected = torch.linalg.solve(total, phi.mT @ (f[:, None] * y[:, b]))
+            torch.testing.assert_close(points[:, b], expected, atol=1e-8, rtol=1e-8)
+            covariance = manifold.belief.covariance(slice(e.block_start + b, e.block_start + b + 1))
+            scale = float(manifold.belief.prior.abs().max())
+            torch.testing.assert_close(
+                covariance[0], torch.linalg.inv(total), atol=1e-8 * scale, rtol=1e-6
+            )
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -112,10 +144,16 @@ def test_reembedding_is_the_batch_posterior_of_the_larger_basis(name: str, seed:
 @few
 def test_weights_are_linear_in_control_points(name: str, seed: int) -> None:
     manifold, contexts = walked(BASES[name](), seed)
-    assert manifold.offset is not None
-    first = manifold.weights(contexts) - manifold.offset
-    manifold.control_points *= -2.5
-    torch.testing.assert_close(manifold.weights(contexts) - manifold.offset, -2.5 * first)
+    assert manifold.points.offset is not None
+    offset = flat(manifold, manifold.points.offset)
+    first = weights_at(manifold, contexts) - offset
+    expected = manifold.phi(contexts) @ points_of(manifold)
+    torch.testing.assert_close(first, expected, atol=1e-9, rtol=1e-9)
+    for e in manifold.layout.entries:
+        stored = manifold.points.of(e.name)
+        assert isinstance(stored, Dense)
+        stored.values *= -2.5
+    torch.testing.assert_close(weights_at(manifold, contexts) - offset, -2.5 * first)
 
 
 @given(seed=seeds)

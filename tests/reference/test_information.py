@@ -1,120 +1,319 @@
-"""Fisher information against a slow loop over samples with plain autograd."""
+"""Fisher information against closed forms and a slow loop over samples with plain autograd."""
+
+from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from cl_manifold.manifold.information import draw_labels, fisher_information
-from cl_manifold.manifold.layout import Granularity, Layout, layout_of
+import cl_manifold.manifold.fisher as fisher
+from cl_manifold.manifold.information import FisherInformation
+from cl_manifold.manifold.layout import Granularity, Inputs, Layout, layout_of, with_buffers
+from cl_manifold.manifold.likelihood import (
+    Bernoulli,
+    Categorical,
+    Gaussian,
+    Likelihood,
+    Poisson,
+    Projections,
+)
+from tests.zoo import NETWORKS, Squeezed, TimeFirst, Twice
 
-
-class TwicePerForward(nn.Module):
-    """A layer that is called twice, and a weight that is used outside its layer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shared = nn.Linear(5, 5)
-        self.head = nn.Linear(5, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.tanh(self.shared(torch.tanh(self.shared(x))))
-        return self.head(hidden) + nn.functional.linear(hidden, self.head.weight)
-
-
-class Unused(nn.Module):
-    """A head that no sample of the task reaches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used = nn.Linear(5, 3)
-        self.other = nn.Linear(5, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.used(x)
+GRANULARITIES: list[Granularity] = ["tensor", "row", "weight"]
 
 
-def tied() -> nn.Module:
-    net = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5))
-    net[2].weight = net[0].weight
-    return net
+def seeded(seed: int = 3) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
-def frozen_body() -> nn.Module:
-    net = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3))
-    return net.requires_grad_(False)[:2].append(nn.Linear(7, 3))
+def measured(
+    net: nn.Module, inputs: Inputs, layout: Layout, likelihood: Likelihood | None = None
+) -> Tensor:
+    return FisherInformation()(net, inputs, layout, likelihood or Categorical(), seeded())
 
 
-NETWORKS = {
-    "frozen body": (frozen_body, (5,)),
-    "mlp with in-place ReLU": (
-        lambda: nn.Sequential(nn.Linear(5, 7), nn.ReLU(inplace=True), nn.Linear(7, 3)),
-        (5,),
-    ),
-    "cnn with norms": (
-        lambda: nn.Sequential(
-            nn.Conv2d(2, 4, 3, padding=1, stride=2),
-            nn.BatchNorm2d(4),
-            nn.ReLU(),
-            nn.Conv2d(4, 4, 3, groups=2, bias=False),
-            nn.GroupNorm(2, 4),
-            nn.Flatten(),
-            nn.Linear(16, 3),
-        ),
-        (2, 8, 8),
-    ),
-    "linear on sequences": (lambda: nn.Sequential(nn.Linear(5, 3), nn.Flatten()), (4, 5)),
-    "layer called twice": (TwicePerForward, (5,)),
-    "tied weights": (tied, (5,)),
-    "unused head": (Unused, (5,)),
+# -- closed forms of linear models -------------------------------------------------------------
+
+
+def expected_squares(name: str, x: Tensor, w: Tensor) -> Tensor:
+    """E_y g² of o = w x, shape (outputs, inputs), averaged over samples."""
+    o = x @ w.mT
+    if name == "gaussian":
+        variance = torch.ones_like(o)  # of the residual o − y
+    elif name == "categorical":
+        variance = o.softmax(1) * (1 - o.softmax(1))
+    elif name == "bernoulli":
+        variance = o.sigmoid() * (1 - o.sigmoid())
+    elif name == "poisson":
+        variance = o.exp()
+    else:
+        variance = torch.ones_like(o)  # of r
+    return variance.mT @ x.square() / len(x)
+
+
+MODELS: dict[str, Likelihood] = {
+    "gaussian": Gaussian(),
+    "categorical": Categorical(),
+    "bernoulli": Bernoulli(True),
+    "poisson": Poisson(True),
+    "projections": Projections(),
 }
 
 
-def slow(net: nn.Module, x: Tensor, labels: Tensor, layout: Layout) -> Tensor:
-    squares = torch.zeros(layout.size)
+@pytest.mark.parametrize("name", MODELS)
+def test_linear_models_have_their_closed_forms(name: str) -> None:
+    net = nn.Linear(4, 3, bias=False)
+    x = torch.randn(6, 4)
+    exact = expected_squares(name, x, net.weight.detach())
+    many = x.repeat(20_000, 1)
+    found = FisherInformation(len(many))(
+        net, (many,), layout_of(net, "weight"), MODELS[name], seeded()
+    )
+    torch.testing.assert_close(found, exact.flatten(), rtol=0.03, atol=0)
+
+
+def test_log_probabilities_tell_the_same_as_logits() -> None:
+    a = nn.Sequential(nn.Linear(4, 3))
+    b = nn.Sequential(a[0], nn.LogSoftmax(1))
+    x, layout = torch.randn(6, 4), layout_of(a, "weight")
+    torch.testing.assert_close(measured(a, (x,), layout), measured(b, (x,), layout))
+
+
+def test_probabilities_tell_the_same_as_logits() -> None:
+    a = nn.Sequential(nn.Linear(4, 3))
+    b = nn.Sequential(a[0], nn.Sigmoid())
+    x, layout = torch.randn(6, 4), layout_of(a, "weight")
+    found = measured(b, (x,), layout, Bernoulli(False))
+    torch.testing.assert_close(found, measured(a, (x,), layout, Bernoulli(True)))
+
+
+@pytest.mark.parametrize("likelihood", [Gaussian(), Bernoulli(True), Poisson(True), Projections()])
+def test_one_output_has_information(likelihood: Likelihood) -> None:
+    net, x = Squeezed(1), torch.randn(6, 2, 4)
+    found = measured(net, (x,), layout_of(net), likelihood)
+    assert bool((found > 0).all())
+
+
+def test_a_sample_may_lose_its_axis() -> None:
+    net, x = Squeezed(3), torch.randn(6, 2, 4)
+    assert bool((measured(net, (x,), layout_of(net)) > 0).all())
+
+
+# -- a slow loop ------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def labels_of(net: nn.Module, inputs: Inputs) -> Tensor:
+    return Categorical().draw(net(*inputs), seeded())
+
+
+def slow(net: nn.Module, inputs: Inputs, labels: Tensor, layout: Layout) -> Tensor:
+    """Autograd, sample by sample, on a copy in which everything has gradients."""
+    net = deepcopy(net).requires_grad_(True)
     named = dict(net.named_parameters())
-    for xb, yb in zip(x, labels, strict=True):
-        loss = nn.functional.cross_entropy(net(xb[None]), yb[None])
-        entries = [e for e in layout.trained if named[e.name].requires_grad]
-        found = torch.autograd.grad(
-            loss, [named[e.name] for e in entries], allow_unused=True, materialize_grads=True
-        )
-        for e, g in zip(entries, found, strict=True):
-            squares[e.start : e.start + e.size] += g.reshape(-1) ** 2 / len(x)
-    blocks = [part.mean(-1) for _, part in layout.by_block(squares)]
-    return torch.cat(blocks)
+    parameters = [named[e.name] for e in layout.trained]
+    squares = [torch.zeros_like(p) for p in parameters]
+    for b in range(len(labels)):
+        outputs = net(*(column[b : b + 1] for column in inputs))
+        loss = F.cross_entropy(outputs, labels[b : b + 1], reduction="sum")
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        squares = [s + g**2 / len(labels) for s, g in zip(squares, found, strict=True)]
+    every = zip(layout.trained, squares, strict=True)
+    return torch.cat([s.reshape(e.blocks, -1).mean(1) for e, s in every]).detach()
 
 
-@pytest.mark.parametrize("granularity", ["tensor", "row", "weight"])
+@pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_a_loop_over_samples(name: str, granularity: Granularity) -> None:
-    make, shape = NETWORKS[name]
-    net = make().double().eval()
+    make, draw = NETWORKS[name]
+    net, inputs = make().eval(), draw()
     layout = layout_of(net, granularity)
-    x = torch.randn(6, *shape)
-    labels = draw_labels(net(x), torch.Generator().manual_seed(3))
-    found = fisher_information(net, net, x, layout, torch.Generator().manual_seed(3))
-    trained = sum(e.blocks for e in layout.trained)
-    torch.testing.assert_close(found[:trained], slow(net, x, labels, layout)[:trained])
+    labels = labels_of(net, inputs)
+    expected = slow(net, inputs, labels, layout)
+    found = measured(net, inputs, layout)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, expected)
 
 
-def test_buffers_are_held_like_the_average_parameter() -> None:
-    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).double().eval()
+@pytest.mark.parametrize("name", ["cnn with norms", "LSTM", "GRU", "TransformerEncoderLayer"])
+def test_networks_in_single_numbers(name: str) -> None:
+    make, draw = NETWORKS[name]
+    net, inputs = make().eval().float(), tuple(column.float() for column in draw())
     layout = layout_of(net)
-    found = fisher_information(net, net, torch.randn(8, 5), layout)
-    sizes = torch.tensor([float(e.size) for e in layout.trained])
-    mean = (found[: len(sizes)] * sizes).sum() / sizes.sum()
-    torch.testing.assert_close(found[len(sizes) :], mean.expand(2))
+    expected = slow(net, inputs, labels_of(net, inputs), layout)
+    torch.testing.assert_close(
+        measured(net, inputs, layout), expected.double(), rtol=1e-3, atol=1e-9
+    )
 
 
-def test_labels_come_from_the_model() -> None:
-    logits = torch.tensor([[0.0, 1.0, -30.0]]).repeat(20_000, 1)
-    labels = draw_labels(logits, torch.Generator().manual_seed(0))
-    share = torch.bincount(labels, minlength=3) / len(labels)
-    torch.testing.assert_close(share.double(), logits[0].softmax(0), atol=0.01, rtol=0)
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("name", ["mlp with in-place ReLU", "time first", "GRU", "per position"])
+def test_few_samples(name: str, count: int) -> None:
+    make, draw = NETWORKS[name]
+    net = make().eval()
+    inputs = tuple(column[:count] for column in draw())
+    layout = layout_of(net)
+    labels = labels_of(net, inputs)
+    torch.testing.assert_close(measured(net, inputs, layout), slow(net, inputs, labels, layout))
 
 
-def test_gradients_of_the_module_are_left_alone() -> None:
-    net = nn.Linear(5, 3).double()
-    fisher_information(net, net, torch.randn(4, 5), layout_of(net))
-    assert net.weight.grad is None
-    assert not net._forward_hooks
+def test_time_as_long_as_the_few_samples_of_the_test() -> None:
+    for count, steps in ((6, 2), (2, 3), (2, 2), (3, 2)):
+        net, x = TimeFirst(), torch.randn(count, steps, 3)
+        labels = labels_of(net, (x,))
+        layout = layout_of(net)
+        torch.testing.assert_close(measured(net, (x,), layout), slow(net, (x,), labels, layout))
+
+
+@pytest.mark.parametrize("name", ["mlp with in-place ReLU", "cnn with norms", "hooks"])
+def test_chunks_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, draw = NETWORKS[name]
+    net, inputs = make().eval(), draw()
+    whole = measured(net, inputs, layout_of(net))
+    for path in ("common", "networkwise"):
+        if path == "networkwise":
+            monkeypatch.setattr(fisher, "explained_names", lambda *_: {})
+        for floats in (1, 500):
+            monkeypatch.setattr(fisher, "CHUNK_FLOATS", floats)
+            torch.testing.assert_close(measured(net, inputs, layout_of(net)), whole)
+
+
+@pytest.mark.parametrize(
+    "name", ["mlp with in-place ReLU", "frozen", "cnn with norms", "transposed"]
+)
+def test_common_layers_need_no_pass_per_sample(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the whole network was run sample by sample")
+
+    monkeypatch.setattr(fisher, "_networkwise", refuse)
+    make, draw = NETWORKS[name]
+    measured(make().eval(), draw(), layout_of(make()))
+
+
+def test_common_layers_beside_others_need_none_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    through = fisher._networkwise
+
+    def spy(*arguments: Any) -> Any:
+        seen.extend(arguments[4])
+        return through(*arguments)
+
+    monkeypatch.setattr(fisher, "_networkwise", spy)
+    net = Twice().eval()
+    measured(net, (torch.randn(6, 5),), layout_of(net))
+    assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
+
+
+class Stopped(nn.Module):
+    """A layer that runs without gradients, and one that is called with two arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.apart = nn.Linear(5, 4)
+        self.plain = nn.Linear(5, 4)
+        self.wider = nn.ConvTranspose1d(1, 2, 2, stride=2)
+        self.head = nn.Linear(2 * 9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            offset = self.apart(x)
+        hidden = (self.plain(x) + offset).tanh()
+        return self.head(self.wider(hidden[:, None], [9]).flatten(1))
+
+
+def test_a_part_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Stopped(), torch.randn(6, 5)
+    layout = layout_of(net)
+    expected = slow(net, (x,), labels_of(net, (x,)), layout)
+    seen: list[str] = []
+    through = fisher._networkwise
+
+    def spy(*arguments: Any) -> Any:
+        seen.extend(arguments[4])
+        return through(*arguments)
+
+    monkeypatch.setattr(fisher, "_networkwise", spy)
+    torch.testing.assert_close(measured(net, (x,), layout), expected)
+    assert set(seen) == {"wider.weight", "wider.bias"}
+
+
+# -- gradients that share memory ----------------------------------------------------------------
+
+
+def test_biases_of_an_lstm_share_memory_and_are_squared_once() -> None:
+    """Squares in place, of gradients that share memory, gave E g⁴ for E g²."""
+    net: Any = nn.LSTM(1, 1, batch_first=True)
+
+    class Last(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lstm(x)[0][:, -1]
+
+    # one step from zero states: h = σ(o) tanh(σ(i) tanh(g)), the forget gate does nothing
+    x = torch.tensor([[[0.7]], [[-1.2]], [[0.1]]])
+    gates = [
+        x[:, 0] * w + a + b
+        for w, a, b in zip(net.weight_ih_l0[:, 0], net.bias_ih_l0, net.bias_hh_l0, strict=True)
+    ]
+    i, _, g, o = (gate.detach() for gate in gates)
+    cell = i.sigmoid() * g.tanh()
+    slope = o.sigmoid() * (1 - cell.tanh() ** 2)
+    jacobian = torch.stack(
+        [
+            slope * i.sigmoid() * (1 - i.sigmoid()) * g.tanh(),
+            torch.zeros_like(i),
+            slope * i.sigmoid() * (1 - g.tanh() ** 2),
+            o.sigmoid() * (1 - o.sigmoid()) * cell.tanh(),
+        ]
+    )[..., 0]
+    residual = torch.randn(3, 1, generator=seeded())[:, 0]  # y − o of a Gaussian
+    expected = (jacobian * residual).square().mean(1)
+    last = Last()
+    layout = layout_of(last, "weight")
+    found = measured(last, (x,), layout, Gaussian())
+    for e in layout.trained:
+        if "bias" in e.name:
+            torch.testing.assert_close(found[e.part], expected)
+
+
+# -- what is not trained, and short numbers -----------------------------------------------------
+
+
+def test_buffers_are_held_like_the_average_weight() -> None:
+    net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 3)).eval()
+    plain = layout_of(net)
+    buffers = {f"1.{n}": (b, False) for n, b in net[1].named_buffers() if b.ndim}
+    layout = with_buffers(plain, buffers).layout
+    x = torch.randn(8, 5)
+    found, alone = measured(net, (x,), layout), measured(net, (x,), plain)
+    torch.testing.assert_close(found[: plain.blocks], alone)
+    average = (alone * plain.sizes()).sum() / plain.sizes().sum()
+    torch.testing.assert_close(found[plain.blocks :], average.expand(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", ["mlp with in-place ReLU", "cnn with norms", "LSTM", "GRU"])
+def test_networks_in_short_numbers(name: str, dtype: torch.dtype) -> None:
+    make, draw = NETWORKS[name]
+    short, inputs = make().eval().to(dtype), draw()
+    inputs = tuple(column.to(dtype) for column in inputs)
+    single = deepcopy(short).float()
+    exact = measured(single, tuple(c.float() for c in inputs), layout_of(single), Projections())
+    found = measured(short, inputs, layout_of(short), Projections())
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.log(), exact.log(), atol=0.25, rtol=0)
+
+
+def test_squares_of_short_numbers_do_not_vanish() -> None:
+    """In float16 a gradient of 2e-5 has the square 0."""
+    net = nn.Linear(4, 2).half()
+    x = torch.full((3, 4), 2e-5).half()
+    found = measured(net, (x,), layout_of(net, "weight"), Projections())
+    r = torch.randn(3, 2, generator=seeded(), dtype=torch.float32).double()
+    expected = (r.square().mean(0)[:, None] * x[0].double().square()).flatten()
+    torch.testing.assert_close(found[:8], expected, rtol=0.05, atol=0)

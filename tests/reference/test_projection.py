@@ -5,7 +5,7 @@ import torch
 from cl_manifold.geometry import Fourier, Vertices
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.tracking.projection import project_weights
-from tests.networks import shake, small_mlp
+from tests.networks import shake, small_mlp, weights_at
 
 
 def test_projected_distances_are_those_of_the_weights_in_their_main_plane() -> None:
@@ -13,7 +13,7 @@ def test_projected_distances_are_those_of_the_weights_in_their_main_plane() -> N
     for x in (0.1, 0.5, 0.8):
         shake(manifold, torch.tensor([x]), 1.0)
     grid = manifold.basis.topology.grid(40)
-    weights = manifold.weights(grid)
+    weights = weights_at(manifold, grid)
     centred = weights - weights.mean(0)
     _, singular, directions = torch.linalg.svd(centred, full_matrices=False)
     plane = directions[:2].mT
@@ -24,12 +24,14 @@ def test_projected_distances_are_those_of_the_weights_in_their_main_plane() -> N
         atol=1e-6,
         rtol=1e-6,
     )
-    visited = torch.stack([manifold.weights(v.context) for v in manifold.visits]) - weights.mean(0)
+    visited = weights_at(manifold, manifold.atlas.contexts()) - weights.mean(0)
     torch.testing.assert_close(
         torch.tensor(found.visited).norm(dim=-1), (visited @ plane).norm(dim=-1)
     )
     shares = singular.square() / singular.square().sum()
     torch.testing.assert_close(torch.tensor(found.shares), shares[:2])
+    one = project_weights(manifold, grid, [torch.tensor([0.5])])
+    torch.testing.assert_close(torch.tensor(one.visited[0]), torch.tensor(found.visited[1]))
 
 
 def test_a_constant_manifold_is_a_point() -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from cl_manifold.manifold.revision import release, weights_after_commit
 
 from cl_manifold.errors import LayoutError
 from cl_manifold.geometry import Basis, Fourier, Vertices
 from cl_manifold.manifold.layout import Granularity
-from cl_manifold.manifold.revision import release, weights_after_commit
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import small_mlp
 

@@ -1,9 +1,8 @@
 """The price of one task, step by step."""
 
 import torch
-from torch import nn
-
 from cl_manifold.strategies.task import PricedTask
+from torch import nn
 
 
 def test_the_pull_follows_a_rising_rate_and_never_exceeds_one_step() -> None:
