@@ -7,51 +7,58 @@ from torch import Tensor, nn
 
 from cl_manifold.contexts.sweep import distinct, logits_at, logits_with, refine, spread
 from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Vertices
+from cl_manifold.manifold.points import Dense
 from cl_manifold.manifold.weight_manifold import WeightManifold
-from tests.networks import shake, small_cnn, small_mlp
+from tests.networks import move, shake, small_cnn, small_mlp
 
 
-def curved(net: nn.Module) -> WeightManifold:
+def curved(net: nn.Module, *shape: int) -> WeightManifold:
+    """After three tasks whose inputs differ, so that each has statistics of its own."""
     manifold = WeightManifold(net.double(), Fourier(2))
     for turn in (0.1, 0.45, 0.8):
-        shake(manifold, torch.tensor([turn]), 1.0)
+        manifold.check_out(torch.tensor([turn]))
+        net.train()(turn + 3 * turn * torch.randn(9, *shape))
+        move(manifold)
+        manifold.commit(1.0)
     return manifold
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 100])
 def test_the_sweep_equals_checking_out_every_context(chunk: int) -> None:
     for net, x in ((small_mlp(), torch.rand(5, 6)), (small_cnn(), torch.rand(5, 1, 6, 6))):
-        manifold = curved(net)
+        manifold = curved(net, *x.shape[1:])
         contexts = manifold.basis.topology.grid(7)
-        found = logits_at(manifold, contexts, x, chunk=chunk)
+        found = logits_at(manifold, contexts, (x,), chunk=chunk)
         manifold.module.eval()
         for context, logits in zip(contexts, found, strict=True):
             manifold.check_out(context)
             torch.testing.assert_close(logits, manifold.module(x), rtol=1e-10, atol=1e-12)
-        again = logits_with(manifold, manifold.weights(contexts), x)
+        again = logits_with(manifold, manifold.state(contexts), (x,))
         torch.testing.assert_close(found, again, rtol=1e-10, atol=1e-12)
 
 
 def test_the_live_module_is_only_read() -> None:
-    manifold = curved(small_cnn())
+    manifold = curved(small_cnn(), 1, 6, 6)
     module, x = manifold.module, torch.rand(4, 1, 6, 6)
     module.train()
     next(module.children()).eval()
     flags = [m.training for m in module.modules()]
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    logits_at(manifold, torch.tensor([[0.3]]), x)
-    refine(manifold, entropy, torch.tensor([0.3]), x, steps=3)
+    logits_at(manifold, torch.tensor([[0.3]]), (x,))
+    refine(manifold, entropy, torch.tensor([0.3]), (x,), steps=3)
     assert [m.training for m in module.modules()] == flags
     assert all(bool((before[k] == v).all()) for k, v in module.state_dict().items())
     assert all(p.grad is None for p in module.parameters())
 
 
 def test_negative_variances_are_zero_as_after_checking_out() -> None:
-    manifold, x = curved(small_cnn()), torch.rand(5, 1, 6, 6)
-    (entry,) = [e for e in manifold.layout.entries if e.non_negative]
-    manifold.control_points[:, entry.start : entry.start + 2] = -1.0
+    manifold, x = curved(small_cnn(), 1, 6, 6), torch.rand(5, 1, 6, 6)
+    variances = manifold.points.of("1.running_var")
+    assert isinstance(variances, Dense)
+    variances.values[:, :2] = -1.0
     context = torch.tensor([0.0])
-    found = logits_at(manifold, context[None], x)[0]
+    assert float((manifold.phi(context) @ variances.values).min()) < 0
+    found = logits_at(manifold, context[None], (x,))[0]
     manifold.check_out(context)
     manifold.module.eval()
     torch.testing.assert_close(found, manifold.module(x), rtol=1e-10, atol=1e-12)
@@ -63,28 +70,28 @@ def entropy(logits: Tensor) -> Tensor:
 
 
 def test_descent_finds_the_lowest_context_nearby() -> None:
-    manifold, x = curved(small_mlp()), torch.rand(20, 6)
-    labels = logits_at(manifold, torch.tensor([[0.62]]), x)[0].softmax(-1)
+    manifold, x = curved(small_mlp(), 6), torch.rand(20, 6)
+    labels = logits_at(manifold, torch.tensor([[0.62]]), (x,))[0].softmax(-1)
 
     def loss(logits: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits, labels)
 
     fine = torch.linspace(0.5, 0.75, 2001)[:, None]
-    lowest = fine[torch.stack([loss(f) for f in logits_at(manifold, fine, x)]).argmin()]
-    found = refine(manifold, loss, torch.tensor([0.58]), x, steps=40, rate=0.05)
+    lowest = fine[torch.stack([loss(f) for f in logits_at(manifold, fine, (x,))]).argmin()]
+    found = refine(manifold, loss, torch.tensor([0.58]), (x,), steps=40, rate=0.05)
     torch.testing.assert_close(found, lowest, atol=1e-3, rtol=0)
 
 
 def test_descent_is_never_worse_than_its_start() -> None:
-    manifold, x = curved(small_mlp()), torch.rand(8, 6)
+    manifold, x = curved(small_mlp(), 6), torch.rand(8, 6)
     for start in torch.linspace(0, 0.95, 8)[:, None]:
-        end = refine(manifold, entropy, start, x, steps=3, rate=2.0)
-        before, after = logits_at(manifold, torch.stack([start, end]), x)
+        end = refine(manifold, entropy, start, (x,), steps=3, rate=2.0)
+        before, after = logits_at(manifold, torch.stack([start, end]), (x,))
         assert float(entropy(after)) <= float(entropy(before))
 
 
 def test_the_penalty_counts() -> None:
-    manifold, x = curved(small_mlp()), torch.rand(8, 6)
+    manifold, x = curved(small_mlp(), 6), torch.rand(8, 6)
 
     def nothing(logits: Tensor) -> Tensor:
         return 0 * logits.sum()
@@ -92,7 +99,7 @@ def test_the_penalty_counts() -> None:
     def far(context: Tensor) -> Tensor:
         return (context - 0.4).square().sum()
 
-    end = refine(manifold, nothing, torch.tensor([0.3]), x, steps=40, penalty=far)
+    end = refine(manifold, nothing, torch.tensor([0.3]), (x,), steps=40, penalty=far)
     torch.testing.assert_close(end, torch.tensor([0.4]), atol=1e-4, rtol=0)
 
 
@@ -101,7 +108,7 @@ def test_descent_stays_on_a_simplex() -> None:
     for task in torch.eye(3):
         shake(manifold, task, 1.0)
     x = torch.rand(8, 6)
-    end = refine(manifold, entropy, torch.tensor([0.2, 0.3, 0.5]), x)
+    end = refine(manifold, entropy, torch.tensor([0.2, 0.3, 0.5]), (x,))
     assert bool((end >= 0).all())
     torch.testing.assert_close(end.sum(), torch.tensor(1.0))
 
@@ -131,7 +138,7 @@ def test_projections_onto_other_topologies() -> None:
 
 
 def test_candidates_are_the_visited_contexts_and_a_grid() -> None:
-    manifold = curved(small_mlp())
+    manifold = curved(small_mlp(), 6)
     shake(manifold, torch.tensor([0.1]), 1.0)
     found = spread(manifold, 10)
     # 0.1 and 0.8 are on the grid of ten already
