@@ -25,6 +25,8 @@ from cl_manifold.manifold.weight_manifold import WeightManifold
 
 FORMAT = "cl-manifold/2"
 
+KEYS = {"basis", "blocks", "strength", "storage", "growable", "visits", "layout"}
+
 Tensors = dict[str, Tensor]
 
 
@@ -170,4 +172,21 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
         )
     if header.get("checksum") != checksum(header, tensors):
         raise StoreError(f"{path} is damaged: its checksum does not match; use another copy")
+    missing = sorted((KEYS - header.keys()) or (_needed(header) - tensors.keys()))
+    if missing:
+        raise StoreError(
+            f"{path} lacks {', '.join(missing)}; it was written by another program or version"
+        )
     return header, tensors
+
+
+def _needed(header: dict[str, Any]) -> set[str]:
+    """The tensors that the header speaks of; w₀ and information are not always kept."""
+    names = {"belief", "prior"}
+    for i in range(len(header["visits"])):
+        names |= {f"context.{i}", f"phi.{i}"}
+    for entry in layout_from_spec(header["layout"]).entries:
+        whole = header["storage"] == "int8" and entry.trained
+        kinds = ("levels", "scales") if whole else ("values",)
+        names |= {f"points.{kind}.{entry.name}" for kind in kinds}
+    return names

@@ -230,15 +230,6 @@ def test_ten_thousand_labels_for_sixty_thousand_images(tmp_path: Path) -> None:
         load_mnist(tmp_path)
 
 
-def test_a_learning_rate_of_a_thousand() -> None:
-    """Outputs that no longer depend on the weights protect nothing: said, not committed."""
-    net = mlp()
-    adam = torch.optim.Adam(net.parameters(), lr=1000.0)
-    plugin = WeightManifoldPlugin(Vertices(2), contexts=vertices(2))
-    with one_sentence("(?i)finite|learning rate|information"):
-        walk(naive(plugin, net, optimizer=adam), plain())
-
-
 def test_regression_targets_for_a_classification_loss() -> None:
     data = [Data(d.x, torch.rand(len(d.x), 7)) for d in tasks(2)]
     refused(mlp(), untold(data, targets=False).streams["train"], "(?i)target|loss|criterion|shape")

@@ -181,19 +181,25 @@ def test_sketched_weights_have_the_covariance_of_single_weights() -> None:
 
 def test_small_tensors_have_their_exact_gram_and_late_tensors_start_from_nothing() -> None:
     net = small_mlp()
-    changes = [{n: torch.randn(p.shape) for n, p in net.named_parameters()} for _ in range(3)]
+    layout = layout_of(net)
+    drives = {e.name: torch.randn(3, *e.shape) for e in layout.entries}
     collector = TaskGram(size=64)
-    for change in changes:
-        collector.add(change)
-    for name, found in zip(changes[0], collector.gram, strict=True):
-        rows = torch.stack([change[name].flatten() for change in changes])
-        torch.testing.assert_close(found, rows @ rows.mT, atol=1e-5, rtol=1e-5)
+    for task in range(3):
+        collector.add({name: d[task] for name, d in drives.items()})
+    for d, found in zip(drives.values(), collector.gram, strict=True):
+        part = d.flatten(1)
+        torch.testing.assert_close(found, part @ part.mT, atol=1e-5, rtol=1e-5)
     assert collector.sizes.tolist() == [48, 8, 24, 3]
     assert collector.stored_floats == 3 * 83
     net.append(nn.Linear(3, 2))
-    collector.add({n: torch.ones_like(p) for n, p in net.named_parameters()})
+    ones = {e.name: torch.ones(e.shape) for e in layout_of(net).entries}
+    # a wider tensor is another one: earlier tasks had no part in it
+    ones["2.bias"] = torch.ones(5)
+    collector.add(ones)
     assert collector.gram.shape == (6, 4, 4)
     assert collector.gram[4].diagonal().tolist() == [0, 0, 0, 6]
+    assert collector.gram[3].diagonal().tolist() == [0, 0, 0, 5]
+    assert collector.sizes.tolist() == [48, 8, 24, 5, 6, 2]
     with pytest.raises(ValueError, match="size of 1 or more"):
         TaskGram(size=0)
 
@@ -212,8 +218,8 @@ def test_growing_into_another_topology_keeps_the_weights_of_visited_contexts(
     embed = vertex if isinstance(new, Vertices) else torch.Tensor.clone
     manifold.grow_and_reembed(into(manifold.basis, new, contexts, embed))
     for c, weights in zip(contexts, trained, strict=True):
-        found = manifold.state(embed(c))
-        torch.testing.assert_close(found, weights, atol=1e-6, rtol=1e-5)
+        for name, found in manifold.state(embed(c)).items():
+            torch.testing.assert_close(found, weights[name], atol=1e-6, rtol=1e-5)
     assert manifold.basis is new
     assert manifold.atlas.tasks[0].context.shape == (new.topology.dim,)
 
@@ -244,7 +250,7 @@ def test_a_drive_is_the_negative_gradient_of_every_weight() -> None:
     for name, parameter in net.named_parameters():
         expected = torch.zeros_like(parameter) if parameter.grad is None else -parameter.grad
         torch.testing.assert_close(found[name], expected)
-    assert set(found) == {n for n, _ in net.named_parameters()}
+    assert found.keys() == layout.names
 
 
 # -- a real stream ---------------------------------------------------------------------------------

@@ -21,11 +21,14 @@ from cl_manifold.contexts import (
     NeverGrow,
     Rule,
 )
+from cl_manifold.contexts.sweep import logits_at
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Basis, Fourier, Vertices
+from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import DecisionOptions, WeightManifoldPlugin, WeightManifoldTraining
 from cl_manifold.streams import load_digits, permute_pixels, rotate
+from tests.networks import points_of, weights_at
 
 IMAGES = load_digits()
 # in their own order the images come writer by writer
@@ -69,7 +72,6 @@ def strategy(
         contexts=contexts or InferredContext(),
         deciding=None if rule is None else DecisionOptions(rule, 60, 0.1, **options),
         price=100.0,
-        strength=1e-7,
     )
     return WeightManifoldTraining(
         model=net,
@@ -78,6 +80,11 @@ def strategy(
         train_mb_size=16,
         train_epochs=10,
     )
+
+
+def predictions(manifold: WeightManifold, place: Tensor, x: Tensor) -> Tensor:
+    """What the network answers to x at a coordinate."""
+    return logits_at(manifold, place[None], (x,))[0].argmax(-1)
 
 
 def decisions(trained: WeightManifoldTraining) -> list[str]:
@@ -92,9 +99,12 @@ def test_new_tasks_grow_returns_are_reused_and_earlier_tasks_stay() -> None:
         trained.train(experience)
         assert trained.manifold is not None
         places = trained.manifold_plugin.coordinates()
-        for place, before in zip(places, kept, strict=False):
-            torch.testing.assert_close(trained.manifold.weights(place), before, rtol=0, atol=2e-3)
-        kept = [trained.manifold.weights(place) for place in places]
+        answers = [
+            predictions(trained.manifold, c, x) for c, (x, _) in zip(places, parts, strict=False)
+        ]
+        for now, before in zip(answers, kept, strict=False):
+            assert float((now == before).float().mean()) >= 0.98
+        kept = answers
     assert decisions(trained) == ["place", "grow", "reuse", "grow", "reuse"]
     assert trained.manifold is not None
     assert trained.manifold.basis.size == 3
@@ -110,7 +120,9 @@ def test_new_tasks_grow_returns_are_reused_and_earlier_tasks_stay() -> None:
     assert grown.drift > 0.15
     assert reused.drift is None
     assert 0 < reused.seconds < grown.seconds
-    assert trained.manifold_plugin.stored_floats > trained.manifold.stored_floats
+    remembered = sum(len(r.losses) for r in trained.manifold.atlas.references)
+    assert remembered > 0
+    assert trained.manifold.atlas.nbytes >= 4 * remembered
 
 
 def test_a_return_trains_nothing_and_one_with_more_data_refines() -> None:
@@ -120,13 +132,13 @@ def test_a_return_trains_nothing_and_one_with_more_data_refines() -> None:
     trained.train(experiences[0])
     plugin = trained.manifold_plugin
     assert trained.manifold is not None
-    before = trained.manifold.weights(plugin.coordinates()[0])
+    before = weights_at(trained.manifold, plugin.coordinates()[0])
     trained.train(experiences[1])
-    refined = trained.manifold.weights(plugin.coordinates()[0])
+    refined = weights_at(trained.manifold, plugin.coordinates()[0])
     assert not torch.equal(before, refined)
-    assert len(trained.manifold.visits) == 1
+    assert len(trained.manifold.atlas) == 1
     trained.train(experiences[2])
-    assert torch.equal(trained.manifold.weights(plugin.coordinates()[0]), refined)
+    assert torch.equal(weights_at(trained.manifold, plugin.coordinates()[0]), refined)
     assert decisions(trained) == ["place", "reuse", "reuse"]
     assert trained.manifold.basis.size == 1
 
@@ -203,12 +215,12 @@ def test_contradictory_labels_at_one_given_context_are_an_error() -> None:
     experiences = list(stream(task(0, 0), task(3, 240)))
     trained.train(experiences[0])
     assert trained.manifold is not None
-    before = trained.manifold.control_points.clone()
+    before = points_of(trained.manifold)
     with pytest.raises(
         ContextError, match=r"experience 1 was given the context 0.2 .* contradicts"
     ):
         trained.train(experiences[1])
-    assert torch.equal(trained.manifold.control_points, before)
+    assert torch.equal(points_of(trained.manifold), before)
 
 
 def test_a_support_smaller_than_its_classes_is_an_error() -> None:

@@ -19,14 +19,18 @@ from cl_manifold.contexts.region import region_of
 from cl_manifold.contexts.sweep import logits_at, refine
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Fourier, Product, TensorProduct, Vertices
+from cl_manifold.manifold.belief import PRECISION
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import fit, random_information, shake, small_mlp
 
 
 def visited(turns: Tensor, information: float, harmonics: int = 3) -> WeightManifold:
-    manifold = WeightManifold(small_mlp(), Fourier(harmonics))
+    """After tasks of that information f each."""
+    exact = information == torch.inf
+    strength = None if exact else information / PRECISION
+    manifold = WeightManifold(small_mlp(), Fourier(harmonics), strength=strength)
     for turn in turns:
-        shake(manifold, turn.reshape(1).double(), information)
+        shake(manifold, turn.reshape(1).double(), information if exact else 1.0)
     return manifold
 
 
@@ -58,12 +62,12 @@ def test_exact_protection_has_a_region_too() -> None:
 
 @pytest.mark.parametrize("information", [1e-9, 1.0])
 def test_the_region_of_a_simplex_is_spanned_by_visited_tasks(information: float) -> None:
-    manifold = WeightManifold(small_mlp(), Vertices(3))
+    manifold = WeightManifold(small_mlp(), Vertices(3), strength=information / PRECISION)
     with pytest.raises(ContextError, match="before the first task"):
         region_of(manifold)
     eye = torch.eye(3, dtype=torch.float64)
-    shake(manifold, eye[0], information)
-    shake(manifold, eye[2], information)
+    shake(manifold, eye[0], 1.0)
+    shake(manifold, eye[2], 1.0)
     contexts = torch.stack([*eye, eye[[0, 2]].mean(0), eye[[0, 1]].mean(0)])
     assert region_of(manifold).contains(contexts).tolist() == [True, False, True, True, False]
     prior = region_of(manifold).log_prior(contexts).exp()
@@ -75,10 +79,12 @@ def test_the_region_averages_blocks_by_their_weights() -> None:
     for turn in (0.1, 0.4, 0.6):
         information = random_information(manifold).double()
         shake(manifold, torch.tensor([turn]).double(), information)
-    region, sizes = region_of(manifold), manifold._block_sizes()
+    region, sizes = region_of(manifold), manifold.layout.sizes()
     for turn in (0.2, 0.9):
         phi = manifold.phi(torch.tensor([turn]).double())
-        q = sum(s * (phi @ c @ phi) for s, c in zip(sizes, manifold.covariance, strict=True))
+        q = sum(
+            s * (phi @ c @ phi) for s, c in zip(sizes, manifold.belief.covariance(), strict=True)
+        )
         mean = phi @ region.covariance @ phi
         torch.testing.assert_close(mean, torch.as_tensor(q) / manifold.layout.size)
 
@@ -109,12 +115,12 @@ def turned(turn: float, count: int, seed: int) -> tuple[Tensor, Tensor]:
 def circle() -> WeightManifold:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(6, 24), nn.ReLU(), nn.Linear(24, 3))
-    manifold = WeightManifold(net, Fourier(3))
+    manifold = WeightManifold(net, Fourier(3), strength=500.0)
     for k in torch.randperm(8, generator=torch.Generator().manual_seed(0)).tolist():
         context = torch.tensor([k / 8], dtype=torch.float64)
         manifold.check_out(context)
         fit(net, *turned(k / 8, 400, k), steps=60, rate=0.02)
-        manifold.commit(context, 0.05)
+        manifold.commit(1.0)
     return manifold
 
 
@@ -136,10 +142,10 @@ def test_a_batch_finds_its_context(circle: WeightManifold) -> None:
     inference.prepare(circle)
     for turn in (0.125, 0.5, 0.81):
         x, y = turned(turn, 128, 50)
-        found = inference.predict(x, batch=64)
+        found = inference.predict((x,), batch=64)
         assert float(away(found.contexts, turn).max()) < 0.08
         assert found.contexts[:64].unique(dim=0).shape == (1, 1)
-        given = logits_at(circle, torch.tensor([[turn]]).double(), x)[0].argmax(-1) == y
+        given = logits_at(circle, torch.tensor([[turn]]).double(), (x,))[0].argmax(-1) == y
         right = found.logits.argmax(-1) == y
         assert float(right.float().mean()) > float(given.float().mean()) - 0.05
 
@@ -153,8 +159,8 @@ def test_the_encoder_finds_the_context_of_single_inputs(
     for helper in (None, encoder):
         inference = ContextInference(helper, InferenceSettings(grid=36))
         inference.prepare(circle)
-        found = inference.predict(x, batch=1)
-        assert torch.equal(found.contexts, inference.samples(x))
+        found = inference.predict((x,), batch=1)
+        assert torch.equal(found.contexts, inference.samples((x,)))
         accuracies.append(float((found.logits.argmax(-1) == y).float().mean()))
     assert accuracies[1] >= accuracies[0]
 
@@ -166,9 +172,9 @@ def test_logits_are_those_of_the_inferred_contexts(
     inference.prepare(circle)
     x, _ = turned(0.3, 20, 9)
     for batch in (1, 7):
-        found = inference.predict(x, batch)
+        found = inference.predict((x,), batch)
         for context, logits, row in zip(found.contexts, found.logits, x, strict=True):
-            expected = logits_at(circle, context[None], row[None])[0, 0]
+            expected = logits_at(circle, context[None], (row[None],))[0, 0]
             torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -179,9 +185,9 @@ def test_single_inputs_take_the_best_of_all_candidates(
     inference = ContextInference(settings=InferenceSettings(score=name, grid=12))
     inference.prepare(circle)
     x, _ = turned(0.3, 20, 9)
-    answers = logits_at(circle, inference.candidates, x)
+    answers = logits_at(circle, inference.candidates, (x,))
     best = score(answers).argmin(0)
-    assert torch.equal(inference.samples(x), inference.candidates[best])
+    assert torch.equal(inference.samples((x,)), inference.candidates[best])
 
 
 def test_a_batch_weighs_prior_encoder_and_entropy(
@@ -192,8 +198,8 @@ def test_a_batch_weighs_prior_encoder_and_entropy(
     inference.prepare(circle)
     x, _ = turned(0.3, 20, 9)
     seen = encoder.log_likelihood(encoder.read(x), inference.candidates).sum(0)
-    total = seen - 0.7 * entropy(logits_at(circle, inference.candidates, x)).sum(1)
-    assert torch.equal(inference.batch(x), inference.candidates[total.argmax()])
+    total = seen - 0.7 * entropy(logits_at(circle, inference.candidates, (x,))).sum(1)
+    assert torch.equal(inference.batch((x,)), inference.candidates[total.argmax()])
 
 
 def test_the_descent_stays_inside_the_region() -> None:
@@ -207,11 +213,11 @@ def test_the_descent_stays_inside_the_region() -> None:
 
     for seed in range(12):
         x = torch.randn(16, 6, generator=torch.Generator().manual_seed(seed))
-        assert bool(region.contains(inference.batch(x)[None]))
+        assert bool(region.contains(inference.batch((x,))[None]))
         best = inference.candidates[
-            entropy(logits_at(manifold, inference.candidates, x)).mean(1).argmin()
+            entropy(logits_at(manifold, inference.candidates, (x,))).mean(1).argmin()
         ]
-        free = refine(manifold, disorder, best, x, steps=10, rate=pi / 6)
+        free = refine(manifold, disorder, best, (x,), steps=10, rate=pi / 6)
         left += not bool(region.contains(free[None]))
     assert left > 0
 
@@ -222,10 +228,10 @@ def test_weights_too_large_to_keep_are_formed_each_time(
     x, _ = turned(0.3, 20, 9)
     inference = ContextInference(settings=InferenceSettings(grid=12))
     inference.prepare(circle)
-    kept = inference.batch(x)
+    kept = inference.batch((x,))
     monkeypatch.setattr("cl_manifold.contexts.inference.CACHED_FLOATS", 0)
     inference.prepare(circle)
-    torch.testing.assert_close(inference.batch(x), kept, rtol=0, atol=1e-6)
+    torch.testing.assert_close(inference.batch((x,)), kept, rtol=0, atol=1e-6)
 
 
 def test_tasks_of_a_simplex_are_told_apart_by_their_classes() -> None:
@@ -240,13 +246,13 @@ def test_tasks_of_a_simplex_are_told_apart_by_their_classes() -> None:
         x = centres[y] + 0.5 * torch.randn(200, 6)
         manifold.check_out(context)
         fit(net, x, y)
-        manifold.commit(context, 1.0)
+        manifold.commit(1.0)
         encoder.learn(x, y, context)
         inputs.append(centres[y] + 0.5 * torch.randn(200, 6))
     inference = ContextInference(encoder)
     inference.prepare(manifold)
     assert inference.candidates.tolist() == torch.eye(3).tolist()
-    found = torch.cat([inference.samples(x) for x in inputs]).argmax(1)
+    found = torch.cat([inference.samples((x,)) for x in inputs]).argmax(1)
     assert float((found == torch.arange(3).repeat_interleave(200)).float().mean()) > 0.95
 
 
@@ -259,10 +265,10 @@ def test_scores() -> None:
 
 def test_bad_settings_and_calls_say_what_to_do(circle: WeightManifold) -> None:
     with pytest.raises(ContextError, match=r"call prepare"):
-        ContextInference().batch(torch.randn(2, 6))
+        ContextInference().batch((torch.randn(2, 6),))
     inference = ContextInference()
     inference.prepare(circle)
     with pytest.raises(ValueError, match="batch"):
-        inference.predict(torch.randn(2, 6), 0)
+        inference.predict((torch.randn(2, 6),), 0)
     with pytest.raises(ValueError, match="shortlist"):
         InferenceSettings(shortlist=0)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.errors import LayoutError
+from cl_manifold.errors import IncompatibleError, LayoutError
 from cl_manifold.manifold.layout import (
     Entry,
     Granularity,
@@ -158,12 +158,16 @@ def sparse_one() -> nn.Module:
         (lambda: nn.LazyLinear(3), "weight has no shape yet; run the lazy module once before"),
         (complex_one, "weight is complex.*real and imaginary"),
         (sparse_one, "weight is sparse.*densify"),
-        (lambda: nn.ReLU(), "no floating-point parameter is left.*select"),
     ],
 )
 def test_what_cannot_be_interpolated_is_named(make: Callable[[], nn.Module], message: str) -> None:
-    with pytest.raises(LayoutError, match=message):
+    with pytest.raises(IncompatibleError, match=message):
         layout_of(make())
+
+
+def test_a_network_without_parameters_is_refused() -> None:
+    with pytest.raises(LayoutError, match=r"no floating-point parameter is left.*select"):
+        layout_of(nn.ReLU())
 
 
 def test_errors_say_what_came_and_what_to_do() -> None:
@@ -242,7 +246,8 @@ def test_wider_tensors_are_cut_into_as_few_blocks_as_keep_old_and_new_apart() ->
         nets = nn.Module(), nn.Module()
         for net, shape in zip(nets, (old, new), strict=True):
             net.register_parameter("w", nn.Parameter(torch.randn(shape)))
-        found = extension(*(layout_of(net, granularity) for net in nets))
+        before, after = (layout_of(net, granularity) for net in nets)
+        found = extension(before, after)
         assert found is not None
         return found.layout.entries[0].blocks
 

@@ -20,11 +20,12 @@ from cl_manifold.geometry import (
     Vertices,
     random_codes,
 )
+from cl_manifold.manifold.belief import PRECISION
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.streams import StreamOptions, TaskStream, named, protocols
 from cl_manifold.streams.contexts import STAND_INS, planned_stream
 from cl_manifold.tracking.plan_figure import plan_figure
-from tests.networks import shake, small_mlp
+from tests.networks import random_information, shake, small_mlp
 
 CIRCLE = torch.tensor([[0.1], [0.5], [0.12], [0.8], [0.3]], dtype=torch.float64)
 
@@ -41,16 +42,18 @@ CIRCLE = torch.tensor([[0.1], [0.5], [0.12], [0.8], [0.3]], dtype=torch.float64)
 def test_a_plan_is_what_the_manifold_reports_with_that_information(
     basis: Basis, contexts: torch.Tensor
 ) -> None:
-    manifold = WeightManifold(small_mlp(), basis, strength=1e-3)
+    manifold, other = (WeightManifold(small_mlp(), basis, strength=70.0) for _ in range(2))
     model = (manifold.layout.size, manifold.layout.blocks)
-    found = plan(contexts, basis, name="it", information=0.5, strength=1e-3, model=model)
+    found = plan(contexts, basis, name="it", strength=70.0, model=model)
     for c, task in zip(contexts, found.tasks, strict=True):
-        assert task.plasticity == pytest.approx(manifold.plasticity(c), rel=1e-9)
-        assert task.overshoot == pytest.approx(max(1, manifold.overshoot(c)), rel=1e-6)
-        shake(manifold, c, 0.5)
-        assert task.stored_floats == manifold.stored_floats
+        # information is kept in float32
+        assert task.plasticity == pytest.approx(manifold.plasticity(c), rel=1e-6)
+        assert task.overshoot == pytest.approx(max(1, manifold.overshoot(c)), rel=1e-5)
+        shake(manifold, c, 1.0)
+        shake(other, c, random_information(other))
+        assert task.stored_floats == other.stored_floats
     assert found.control_points == basis.size
-    assert found.stored_ratio == manifold.stored_floats / manifold.layout.size
+    assert found.stored_ratio == other.stored_floats / manifold.layout.size
 
 
 def test_unrelated_tasks_with_control_points_of_their_own_are_refused_nothing() -> None:
@@ -76,25 +79,34 @@ def test_a_return_to_the_same_place_is_refused_only_what_it_did_not_get_before()
     assert [t.refused for t in found.tasks] == pytest.approx([0] * 4, abs=1e-6)
 
 
+def test_the_strength_of_the_basis_is_the_default() -> None:
+    for basis, contexts in ((Fourier(1), CIRCLE), (Vertices(2), torch.eye(2).double())):
+        given = plan(contexts, basis, name="", strength=basis.strength)
+        assert plan(contexts, basis, name="") == given
+        assert plan(contexts, basis, name="", strength=2 * basis.strength) != given
+
+
 def test_the_plan_simulates_a_manifold_that_commits_part_of_what_is_wanted() -> None:
     """Random wishes with the covariance of `relation`, committed one by one in a real manifold."""
-    basis, f, eps = Fourier(1), 0.5, 1e-3
+    basis, strength = Fourier(1), 50.0
+    f = PRECISION * strength
     net = torch.nn.Linear(1, 20_000, bias=False).double()
     torch.nn.init.zeros_(net.weight)
-    manifold = WeightManifold(net, basis, strength=eps)
+    manifold = WeightManifold(net, basis, strength=strength, blocks="tensor")
     wishes = torch.linalg.cholesky(relation(Circle(), CIRCLE)) @ torch.randn(
         5, 20_000, dtype=torch.float64
     )
-    found = plan(CIRCLE, basis, name="", information=f, strength=eps)
-    for index, (c, wish, task) in enumerate(zip(CIRCLE, wishes, found.tasks, strict=True)):
-        now = manifold.weights(c)
-        before = WeightManifold(net, basis, strength=eps).price(c)[0]
-        gain = 1 / (1 + float(manifold.price(c)[0] - before) / f)
+    found = plan(CIRCLE, basis, name="", strength=strength)
+    unvisited = manifold.belief
+    for c, wish, task in zip(CIRCLE, wishes, found.tasks, strict=True):
+        visit = manifold.check_out(c)
+        now = net.weight.detach()[:, 0].clone()
+        held = visit.step.kappa - unvisited.step(visit.step.phi).kappa
+        gain = 1 / (1 + float(held) / f)
         new = now + gain * (wish - now)
         assert task.refused == pytest.approx(float((wish - new).square().mean()), rel=0.1, abs=1e-3)
-        manifold.layout.write(net, new)
-        manifold.commit(c, f)
-        assert index < 5
+        manifold.write({"weight": new[:, None]})
+        manifold.commit(1.0)
 
 
 def test_relations_are_correlations_of_the_space() -> None:
@@ -141,10 +153,10 @@ def test_a_first_task_gets_everything() -> None:
     assert plan(CIRCLE[:1], Fourier(1), name="one").refused == 0
 
 
-@pytest.mark.parametrize("information", [0.0, float("inf")])
-def test_a_plan_needs_contexts_and_finite_information(information: float) -> None:
+@pytest.mark.parametrize("strength", [0.0, float("inf")])
+def test_a_plan_needs_contexts_and_a_finite_strength(strength: float) -> None:
     with pytest.raises(ValueError, match="needs contexts and a positive"):
-        plan(CIRCLE, Fourier(1), name="", information=information)
+        plan(CIRCLE, Fourier(1), name="", strength=strength)
     with pytest.raises(ValueError, match="needs contexts"):
         plan(CIRCLE[:0], Fourier(1), name="")
     with pytest.raises(ContextError, match="outside"):
