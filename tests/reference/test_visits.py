@@ -43,7 +43,7 @@ def test_a_preview_is_what_the_commit_does(blocks: Granularity) -> None:
     live = move(manifold)
     before = points_of(manifold).clone()
     others = [*places, torch.tensor([0.3]), torch.tensor([0.55])]
-    by_phi = [manifold.preview_at(manifold.phi(c), live) for c in others]
+    by_phi = [manifold.preview_at(manifold.phi(c), live, manifold.open_visit) for c in others]
     by_context = [manifold.preview(c, live) for c in others]
     assert torch.equal(points_of(manifold), before)
     committed = deepcopy(manifold)
