@@ -104,8 +104,9 @@ class Belief:
         v = self.triangle.new_empty(self.blocks, len(phi))
         q = torch.empty(self.blocks, dtype=torch.float64)
         for part in _chunks(self.blocks):
-            exactly = self.covariance(part) @ phi
-            v[part], q[part] = exactly, exactly @ phi
+            v[part] = self.covariance(part) @ phi
+            # q of v as it is stored, so that a commit lands on w(c) to rounding
+            q[part] = v[part].double() @ phi
         exact = self.triangle.dtype == torch.float64
         free = (q / (phi @ self.prior @ phi)).clamp(0, 1)
         return Step(phi, v, q, free, 1e-12 if exact else 1e-5)
