@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cl_manifold.manifold.fisher as fisher
+import cl_manifold.manifold.layerwise as layers
 from cl_manifold.manifold.information import FisherInformation
 from cl_manifold.manifold.layout import Granularity, Inputs, Layout, layout_of, with_buffers
 from cl_manifold.manifold.likelihood import (
@@ -203,6 +204,33 @@ def test_common_layers_beside_others_need_none_either(monkeypatch: pytest.Monkey
     monkeypatch.setattr(fisher, "_networkwise", spy)
     net = Twice().eval()
     measured(net, (torch.randn(6, 5),), layout_of(net))
+    assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
+
+
+def test_linear_layers_need_no_gradient_per_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("gradients of single samples were computed")
+
+    monkeypatch.setattr(layers, "_sample_gradients", refuse)
+    monkeypatch.setattr(fisher, "_networkwise", refuse)
+    make, draw = NETWORKS["mlp with in-place ReLU"]
+    measured(make(), draw(), layout_of(make()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_numbers_do_not_hide_a_use_elsewhere(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    through = fisher._networkwise
+
+    def spy(*arguments: Any) -> Any:
+        seen.extend(arguments[4])
+        return through(*arguments)
+
+    monkeypatch.setattr(fisher, "_networkwise", spy)
+    net = Twice().to(dtype)
+    measured(net, (torch.randn(6, 5).to(dtype),), layout_of(net))
     assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
 
 
