@@ -207,6 +207,16 @@ def test_common_layers_beside_others_need_none_either(monkeypatch: pytest.Monkey
     assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
 
 
+@pytest.mark.parametrize("name", ["tied weights", "LSTM", "MultiheadAttention", "two inputs"])
+def test_other_networks_need_no_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("samples were run one by one")
+
+    monkeypatch.setattr(fisher, "_one_by_one", refuse)
+    make, draw = NETWORKS[name]
+    measured(make().eval(), draw(), layout_of(make()))
+
+
 def test_linear_layers_need_no_gradient_per_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("gradients of single samples were computed")
