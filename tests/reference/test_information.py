@@ -207,7 +207,7 @@ def test_common_layers_beside_others_need_none_either(monkeypatch: pytest.Monkey
     assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
 
 
-@pytest.mark.parametrize("name", ["tied weights", "LSTM", "MultiheadAttention", "two inputs"])
+@pytest.mark.parametrize("name", ["tied weights", "MultiheadAttention", "two inputs"])
 def test_other_networks_need_no_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise AssertionError("samples were run one by one")
