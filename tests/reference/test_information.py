@@ -244,6 +244,34 @@ def test_short_numbers_do_not_hide_a_use_elsewhere(
     assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
 
 
+class Leaking(nn.Module):
+    """A weight whose use outside its layer is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + 0.01 * x @ self.layer.weight.mT
+
+
+def test_a_small_use_elsewhere_counts() -> None:
+    net, x = Leaking(), torch.randn(6, 5)
+    layout = layout_of(net, "weight")
+    expected = slow(net, (x,), labels_of(net, (x,)), layout)
+    torch.testing.assert_close(measured(net, (x,), layout), expected)
+
+
+def test_rounding_of_short_numbers_is_no_use_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the whole network was run sample by sample")
+
+    monkeypatch.setattr(fisher, "_networkwise", refuse)
+    net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)).to(torch.bfloat16)
+    x = torch.randn(6, 64).to(torch.bfloat16)
+    measured(net, (x,), layout_of(net))
+
+
 class Stopped(nn.Module):
     """A layer that runs without gradients, and one that is called with two arguments."""
 
