@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import cl_manifold.manifold.fisher as fisher
+import cl_manifold.manifold.layerwise as layers
 from cl_manifold.manifold.information import FisherInformation
 from cl_manifold.manifold.layout import Granularity, Inputs, Layout, layout_of, with_buffers
 from cl_manifold.manifold.likelihood import (
@@ -204,6 +205,71 @@ def test_common_layers_beside_others_need_none_either(monkeypatch: pytest.Monkey
     net = Twice().eval()
     measured(net, (torch.randn(6, 5),), layout_of(net))
     assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
+
+
+@pytest.mark.parametrize("name", ["tied weights", "MultiheadAttention", "two inputs"])
+def test_other_networks_need_no_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("samples were run one by one")
+
+    monkeypatch.setattr(fisher, "_one_by_one", refuse)
+    make, draw = NETWORKS[name]
+    measured(make().eval(), draw(), layout_of(make()))
+
+
+def test_linear_layers_need_no_gradient_per_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("gradients of single samples were computed")
+
+    monkeypatch.setattr(layers, "_sample_gradients", refuse)
+    monkeypatch.setattr(fisher, "_networkwise", refuse)
+    make, draw = NETWORKS["mlp with in-place ReLU"]
+    measured(make(), draw(), layout_of(make()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_short_numbers_do_not_hide_a_use_elsewhere(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    through = fisher._networkwise
+
+    def spy(*arguments: Any) -> Any:
+        seen.extend(arguments[4])
+        return through(*arguments)
+
+    monkeypatch.setattr(fisher, "_networkwise", spy)
+    net = Twice().to(dtype)
+    measured(net, (torch.randn(6, 5).to(dtype),), layout_of(net))
+    assert set(seen) == {"shared.weight", "shared.bias", "head.weight"}
+
+
+class Leaking(nn.Module):
+    """A weight whose use outside its layer is small."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x) + 0.01 * x @ self.layer.weight.mT
+
+
+def test_a_small_use_elsewhere_counts() -> None:
+    net, x = Leaking(), torch.randn(6, 5)
+    layout = layout_of(net, "weight")
+    expected = slow(net, (x,), labels_of(net, (x,)), layout)
+    torch.testing.assert_close(measured(net, (x,), layout), expected)
+
+
+def test_rounding_of_short_numbers_is_no_use_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the whole network was run sample by sample")
+
+    monkeypatch.setattr(fisher, "_networkwise", refuse)
+    net = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64)).to(torch.bfloat16)
+    x = torch.randn(6, 64).to(torch.bfloat16)
+    measured(net, (x,), layout_of(net))
 
 
 class Stopped(nn.Module):

@@ -13,7 +13,13 @@ from torch.nn.utils import parametrizations
 
 from cl_manifold.errors import ClManifoldError, IncompatibleError, InformationError
 from cl_manifold.manifold.fisher import fisher_information
-from cl_manifold.manifold.information import ExactInformation, FisherInformation, normalised
+from cl_manifold.manifold.information import (
+    SHARED,
+    ExactInformation,
+    FisherInformation,
+    leaning,
+    normalised,
+)
 from cl_manifold.manifold.layout import layout_of, tensors_of
 from cl_manifold.manifold.likelihood import Categorical, Gaussian, Likelihood
 
@@ -242,6 +248,7 @@ def test_exact_information_is_infinite() -> None:
     net = nn.Linear(5, 3)
     layout, generator = layout_of(net), torch.Generator()
     found = ExactInformation()(net, (torch.randn(2, 5),), layout, Categorical(), generator)
+    assert ExactInformation.samples == 0
     assert found.dtype == torch.float64
     assert found.tolist() == [torch.inf] * layout.blocks
 
@@ -307,6 +314,23 @@ def test_a_network_that_fails_on_one_sample_is_refused() -> None:
     net = nn.Sequential(nn.Linear(5, 3), nn.BatchNorm1d(3, track_running_stats=False))
     with pytest.raises(IncompatibleError, match=r"fails on a batch of one .*Expected more than 1"):
         measured(net, torch.randn(6, 5))
+
+
+# -- leaning ------------------------------------------------------------------------------------
+
+
+def test_blocks_lean_on_the_mean_of_their_tensor() -> None:
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2))
+    layout = layout_of(net)
+    f = torch.tensor([1.0, 0.0, 5.0, 7.0, 4.0, 8.0, 9.0]).double()
+    rest, mean = 1 - SHARED, torch.tensor([2.0, 2.0, 2.0, 7.0, 6.0, 6.0, 9.0]).double()
+    found = leaning(f, layout)
+    torch.testing.assert_close(found, rest * f + SHARED * mean)
+    torch.testing.assert_close(found[:3].mean(), f[:3].mean())
+    assert f.tolist() == [1.0, 0.0, 5.0, 7.0, 4.0, 8.0, 9.0]
+    assert 0 < SHARED < 1
+    torch.testing.assert_close(leaning(f[:4], layout), found[:4])
+    torch.testing.assert_close(leaning(f[:2], layout), f[:2])
 
 
 # -- normalised ---------------------------------------------------------------------------------
