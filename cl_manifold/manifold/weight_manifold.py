@@ -24,7 +24,6 @@ from cl_manifold.manifold.layout import (
     everything,
     extension,
     layout_of,
-    tensors_of,
     with_buffers,
 )
 from cl_manifold.manifold.points import Storage, points_through
@@ -148,24 +147,23 @@ class WeightManifold:
         Raises:
             ContextError: the context is outside the topology, or other tasks leave no freedom.
         """
-        context = self.basis.topology.wrap(context.detach().to("cpu", torch.float64))
+        context = self._canonical(context)
         if self.visit is not None and self.atlas.same(self.visit.context, context):
             return self.visit
         phi = self.phi(context)
-        if self._fixed(phi) and self.atlas.visited(context):
+        if self.atlas.visited(context) and self._fixed(phi):
             self.release(context)
-        if self._fixed(phi):
-            raise ContextError(
-                f"context {context_text(context)} cannot be learned: its {self.basis.size} control "
-                f"points are fixed by {len(self.atlas)} finished tasks; grow the basis, "
-                "or protect finished tasks by Fisher information instead of exactly"
-            )
-        tensors = tensors_of(self.module)
-        buffers = {n: b for n, b in self.module.named_buffers() if n not in self.layout.names}
-        outside = {n: tensors[n].detach().clone() for n in buffers}
-        anchor = {n: w.detach() for n, w in self.points.at(phi).items()}
-        self.visit = Visit(context, self.belief.step(phi), anchor, self.belief, outside)
+        self.visit = self._visit(context, phi)
         return self.visit
+
+    def look(self, context: Float[Tensor, " dim"]) -> Visit:
+        """What a visit would be on top of all finished tasks; it is not opened.
+
+        Raises:
+            ContextError: the context is outside the topology, or finished tasks leave no freedom.
+        """
+        context = self._canonical(context)
+        return self._visit(context, self.phi(context))
 
     def check_out(self, context: Float[Tensor, " dim"]) -> Visit:
         """Open a visit and write w(c) into the module, in place."""
@@ -244,12 +242,11 @@ class WeightManifold:
 
         w'(c_j) = w(c_j) + (φ_jᵀ v) κ (w − w(c)), block by block
         """
-        return self.preview_at(self.phi(context), live)
+        return self.preview_at(self.phi(context), live, self.open_visit)
 
     @torch.no_grad()
-    def preview_at(self, phi: Float[Tensor, " K"], live: State) -> State:
-        """As `preview`, at φ of the context."""
-        visit = self.open_visit
+    def preview_at(self, phi: Float[Tensor, " K"], live: State, visit: Visit) -> State:
+        """As `preview`, at φ of the context and for any visit."""
         here, there = self.points.at(visit.step.phi), self.points.at(phi)
         share = visit.step.influence(phi[None])[0]
         for e in self.layout.entries:
@@ -384,6 +381,22 @@ class WeightManifold:
         if self.visit is None:
             raise ContextError("no context is checked out; call check_out(context) first")
         return self.visit
+
+    def _canonical(self, context: Float[Tensor, " dim"]) -> Float[Tensor, " dim"]:
+        return self.basis.topology.wrap(context.detach().to("cpu", torch.float64))
+
+    def _visit(self, context: Float[Tensor, " dim"], phi: Float[Tensor, " K"]) -> Visit:
+        if self._fixed(phi):
+            raise ContextError(
+                f"context {context_text(context)} cannot be learned: its {self.basis.size} control "
+                f"points are fixed by {len(self.atlas)} finished tasks; grow the basis, "
+                "or protect finished tasks by Fisher information instead of exactly"
+            )
+        buffers = dict(self.module.named_buffers())
+        names = [n for n in buffers if n not in self.layout.names]
+        outside = {n: buffers[n].detach().clone() for n in names}
+        anchor = {n: w.detach() for n, w in self.points.at(phi).items()}
+        return Visit(context, self.belief.step(phi), anchor, self.belief, outside)
 
     def _fixed(self, phi: Float[Tensor, " K"]) -> bool:
         """Whether φ is in the span of the φ_j that are protected exactly.

@@ -100,6 +100,7 @@ class Decider:
         Raises:
             ContextError: the given context holds a finished task that the new one contradicts.
         """
+        manifold.visit = None  # what is decided about is a task of its own
         if not manifold.atlas.tasks:
             return Chosen(self._home(manifold) if given is None else given, "place")
         begin = time.perf_counter()
@@ -329,10 +330,11 @@ class Decider:
     def _drift(self, manifold: WeightManifold, context: Tensor, weights: State) -> float:
         """Of committing weights at a context, on the support; 0 where nothing may move."""
         try:
-            manifold.open(context)
+            visit = manifold.look(context)
         except ContextError:
             return 0.0
-        return drift_of_commit(manifold, weights, self._required_support().inputs, Categorical())
+        inputs, tasks = self._required_support().inputs, manifold.atlas.tasks
+        return drift_of_commit(manifold, visit, weights, tasks, inputs, Categorical())
 
     def _losses(self, manifold: WeightManifold, places: Tensor) -> Tensor:
         support = self._required_support()

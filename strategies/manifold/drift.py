@@ -1,5 +1,6 @@
 """A gate at the commit: how much it would change what the network answers at earlier contexts."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, final
 from warnings import warn
 
@@ -11,7 +12,7 @@ from cl_manifold.errors import DriftError
 from cl_manifold.manifold.atlas import Task
 from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
-from cl_manifold.manifold.weight_manifold import WeightManifold
+from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
 
 from .measure import trained_head
 from .samples import Samples
@@ -47,7 +48,7 @@ class DriftGate:
             DriftError: it is above the limit and must be refused.
         """
         likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
-        drift = drift_of_commit(manifold, live, samples.inputs, likelihood)
+        drift = self._drift(manifold, live, samples, likelihood)
         if drift <= self.limit:
             return drift, "passed"
         text = (
@@ -78,18 +79,33 @@ class DriftGate:
             context, growth = manifold.open_visit.context, manifold.basis.grown()
             manifold.grow_and_reembed(growth)
             manifold.open(growth.embed(context))
-            drift = drift_of_commit(manifold, live, samples.inputs, likelihood)
+            drift = self._drift(manifold, live, samples, likelihood)
         return drift
+
+    def _drift(
+        self, manifold: WeightManifold, live: State, samples: Samples, likelihood: Likelihood
+    ) -> float:
+        """At other coordinates: at its own a commit replaces what was there."""
+        visit = manifold.open_visit
+        others = manifold.atlas.without(visit.context)
+        return drift_of_commit(manifold, visit, live, others, samples.inputs, likelihood)
 
 
 def drift_of_commit(
-    manifold: WeightManifold, live: State, inputs: Inputs, likelihood: Likelihood
+    manifold: WeightManifold,
+    visit: Visit,
+    live: State,
+    tasks: Sequence[Task],
+    inputs: Inputs,
+    likelihood: Likelihood,
 ) -> float:
-    """The largest change of outputs at the earlier contexts that a commit moves most.
+    """The largest change of outputs at those contexts of earlier tasks that a commit moves most.
 
     Args:
-        manifold: with an open visit.
+        manifold: with finished tasks.
+        visit: where the commit would be.
         live: what would be committed there.
+        tasks: some of the finished ones.
         inputs: of the current task: nothing of earlier tasks is stored.
         likelihood: says what a change of outputs is.
     """
@@ -97,22 +113,20 @@ def drift_of_commit(
         (
             likelihood.change(
                 _answer(manifold, manifold.points.at(task.phi), inputs),
-                _answer(manifold, manifold.preview_at(task.phi, live), inputs),
+                _answer(manifold, manifold.preview_at(task.phi, live, visit), inputs),
             )
-            for task in most_moved(manifold)
+            for task in most_moved(visit, tasks)
         ),
         default=0.0,
     )
 
 
-def most_moved(manifold: WeightManifold) -> list[Task]:
-    """The finished tasks at other coordinates that a commit of the open visit moves most."""
-    visit = manifold.open_visit
-    others = manifold.atlas.without(visit.context)
-    if not others:
+def most_moved(visit: Visit, tasks: Sequence[Task]) -> list[Task]:
+    """Those of the tasks that a commit of the visit moves most."""
+    if not tasks:
         return []
-    shares = visit.step.influence(torch.stack([t.phi for t in others])).abs().mean(-1)
-    return [others[i] for i in shares.argsort(descending=True)[:WATCHED].tolist()]
+    shares = visit.step.influence(torch.stack([t.phi for t in tasks])).abs().mean(-1)
+    return [tasks[i] for i in shares.argsort(descending=True)[:WATCHED].tolist()]
 
 
 def _answer(manifold: WeightManifold, state: State, inputs: Inputs) -> Tensor:

@@ -64,7 +64,7 @@ def probe(
     free = manifold.layout.read(manifold.module)
     manifold.write(start)
     try:
-        visit = manifold.open(context)
+        visit = manifold.look(context)
     except ContextError:  # nothing may move: the start is where the constraint leads
         held = start
     else:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cl_manifold.errors import ContextError, InformationError, LayoutError
 from cl_manifold.geometry import Basis, Bernstein, Fourier, Vertices, random_codes
 from cl_manifold.manifold.belief import PRECISION
+from cl_manifold.manifold.information import SHARED
 from cl_manifold.manifold.layout import GRANULARITIES, Granularity
 from cl_manifold.manifold.points import STORAGES, Storage
 from cl_manifold.manifold.weight_manifold import WeightManifold
@@ -145,12 +146,12 @@ def test_manifolds_can_be_pickled_and_copied() -> None:
 
 
 def firmness(manifold: WeightManifold, raw: Tensor, sharpness: float) -> list[float]:
-    """Half of each block's own F and half its tensor's mean; over the mean of all weights."""
+    """Each block's own F with a share of its tensor's mean; over the mean of all weights."""
     leaning: list[float] = []
     weights: list[int] = []
     for e in manifold.layout.entries:
         part = raw[e.part].tolist()
-        leaning += [0.5 * f + 0.5 * sum(part) / len(part) for f in part]
+        leaning += [(1 - SHARED) * f + SHARED * sum(part) / len(part) for f in part]
         weights += e.blocks * [e.size // e.blocks]
     mean = sum(f * n for f, n in zip(leaning, weights, strict=True)) / sum(weights)
     return [sharpness * manifold.strength * 1e-4 * f / mean for f in leaning]
@@ -261,7 +262,7 @@ def test_a_preview_is_what_an_actual_commit_makes_of_a_copy(blocks: Granularity)
     other.commit(1.0)
     for c, preview in zip(others, seen, strict=True):
         torch.testing.assert_close(preview, weights_at(other, c), rtol=0, atol=1e-12)
-        there = flat(manifold, manifold.preview_at(manifold.phi(c), live))
+        there = flat(manifold, manifold.preview_at(manifold.phi(c), live, manifold.open_visit))
         assert torch.equal(there, preview)
     torch.testing.assert_close(seen[-1], flat(manifold, live))
 
