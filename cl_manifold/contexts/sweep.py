@@ -23,7 +23,7 @@ Objective = Callable[[Tensor], Tensor]
 @torch.no_grad()
 def logits_at(
     manifold: WeightManifold, contexts: Float[Tensor, "n dim"], inputs: Inputs, *, chunk: int = 8
-) -> Float[Tensor, "n N C"]:
+) -> Float[Tensor, "n N ..."]:
     """The logits of the network at each context, f(x; w(c_i)).
 
     Args:
@@ -37,7 +37,9 @@ def logits_at(
 
 
 @torch.no_grad()
-def logits_with(manifold: WeightManifold, states: State, inputs: Inputs) -> Float[Tensor, "n N C"]:
+def logits_with(
+    manifold: WeightManifold, states: State, inputs: Inputs
+) -> Float[Tensor, "n N ..."]:
     """The logits of the network with each of n states, as `manifold.state` gives them.
 
     They are written into the live module, which afterwards holds what it held before.

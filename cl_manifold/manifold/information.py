@@ -11,6 +11,9 @@ from cl_manifold.manifold.fisher import fisher_information
 from cl_manifold.manifold.layout import Inputs, Layout
 from cl_manifold.manifold.likelihood import Likelihood, Projections
 
+ALIVE = 0.05
+"""Share of weights that outputs must react to."""
+
 SHARED = 0.1
 """How much of its tensor's mean a block takes in, see `leaning`."""
 
@@ -39,13 +42,15 @@ class FisherInformation:
         """F of every block of the layout.
 
         Where all predictions are so sure that F is zero to the last digit, it is that of
-        `Projections`: how much the outputs themselves react.
+        `Projections`: how much the outputs themselves react. Where these react to next to no
+        weight, as in a network that diverged, it stays zero.
         """
         few = tuple(column[: self.samples] for column in inputs)
-        found = fisher_information(module, few, layout, likelihood, generator)
-        if bool(found.any()):
-            return found
-        return fisher_information(module, few, layout, Projections(), generator)
+        for of in (likelihood, Projections()):
+            found = fisher_information(module, few, layout, of, generator)
+            if float(layout.sizes()[found > 0].sum()) > ALIVE * layout.size:
+                return found
+        return torch.zeros(layout.blocks, dtype=torch.float64)
 
 
 @final

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from cl_manifold.errors import LayoutError
+from cl_manifold.errors import IncompatibleError, LayoutError
 
 Granularity = Literal["tensor", "row", "weight"]
 GRANULARITIES: tuple[Granularity, ...] = ("tensor", "row", "weight")
@@ -167,7 +167,8 @@ def layout_of(
         select: which parameters go onto the manifold.
 
     Raises:
-        LayoutError: no parameter is left, or one cannot be interpolated.
+        LayoutError: no parameter is left.
+        IncompatibleError: a parameter cannot be interpolated.
     """
     if granularity not in GRANULARITIES:
         raise LayoutError(
@@ -194,14 +195,16 @@ def layout_of(
 
 def _check(name: str, p: Tensor) -> None:
     if is_lazy(p):
-        raise LayoutError(f"{name} has no shape yet; run the lazy module once before")
+        raise IncompatibleError(f"{name} has no shape yet; run the lazy module once before")
     if p.is_complex():
-        raise LayoutError(
+        raise IncompatibleError(
             f"{name} is complex, but only real weights lie on a manifold; "
             "store its real and imaginary parts"
         )
     if p.layout != torch.strided:
-        raise LayoutError(f"{name} is sparse, but only dense weights lie on a manifold; densify it")
+        raise IncompatibleError(
+            f"{name} is sparse, but only dense weights lie on a manifold; densify it"
+        )
 
 
 @dataclass(frozen=True)
@@ -220,20 +223,25 @@ class Extension:
     wider: Bool[Tensor, " B1"]
 
 
-def extension(old: Layout, new: Layout) -> Extension | None:
+def extension(old: Layout, new: Layout, module: nn.Module) -> Extension | None:
     """How a layout continues an older one; None where nothing is new.
 
     A tensor may have become wider: what it was before is its leading corner, as in Avalanche's
     growing classifiers. It is cut into as few blocks as keep old weights apart from new ones.
-    Buffers on the manifold are carried over.
+    Buffers on the manifold are carried over; one that vanished or shrank is given up.
 
     Raises:
         LayoutError: a tensor disappeared or shrank.
     """
     before = {e.name: e for e in old.entries}
     found = {e.name: e for e in new.entries}
-    found |= {e.name: e for e in old.entries if not e.trained}
+    shapes = {name: tuple(b.shape) for name, b in module.named_buffers()}
+    for e in old.entries:
+        if not e.trained and e.name in shapes and _contains(shapes[e.name], e.shape):
+            found[e.name] = replace(e, shape=shapes[e.name])
     for name, e in before.items():
+        if not e.trained:
+            continue
         if name not in found or not _contains(found[name].shape, e.shape):
             got = f"has shape {found[name].shape}" if name in found else "is missing"
             raise LayoutError(

@@ -343,7 +343,8 @@ class WeightManifold:
         Raises:
             LayoutError: a tensor that is on the manifold became narrower or disappeared.
         """
-        found = extension(self.layout, layout_of(self.module, self.blocks, self.select))
+        new = layout_of(self.module, self.blocks, self.select)
+        found = extension(self.layout, new, self.module)
         if found is None:
             return []
         before = {e.name: e.shape for e in self.layout.entries}
@@ -357,7 +358,7 @@ class WeightManifold:
         Raises:
             LayoutError: it has another architecture.
         """
-        extension(self.layout, layout_of(module, self.blocks, self.select))
+        extension(self.layout, layout_of(module, self.blocks, self.select), module)
         self.module = module
 
     # -- bookkeeping -------------------------------------------------------------------------
@@ -451,9 +452,11 @@ class WeightManifold:
             tasks = self.atlas.tasks[:-1] if self.visit.committed else self.atlas.tasks
             self.visit.before = self._inherit(self.visit.before, found, tasks)
             self.visit.step = self.visit.before.step(self.visit.step.phi)
+            kept, here = self.visit.anchor, self.points.at(self.visit.step.phi)
             self.visit.anchor = {
-                n: w.detach() for n, w in self.points.at(self.visit.step.phi).items()
-            } | self.visit.anchor
+                n: kept[n] if n in kept and kept[n].shape == w.shape else w.detach()
+                for n, w in here.items()
+            }
 
     def _inherit(self, belief: Belief, found: Extension, tasks: tuple[Task, ...]) -> Belief:
         """The belief over the new blocks, after what finished tasks hold of them."""

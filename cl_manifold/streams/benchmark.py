@@ -10,7 +10,6 @@ from avalanche.benchmarks.utils import (
     AvalancheDataset,
     ConstantSequence,
     TaskLabels,
-    as_classification_dataset,
 )
 from avalanche.benchmarks.utils.classification_dataset import (
     TaskAwareSupervisedClassificationDataset,
@@ -116,8 +115,8 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
         self.context_name = context_name
         self.hidden_task, self.hidden_kind = hidden_task, hidden_kind
         self.classes_in_this_experience: list[int] = images.targets.unique().tolist()
-        if task_label is not None:
-            self.task_label, self.task_labels = task_label, [task_label]
+        self.task_label = 0 if task_label is None else task_label
+        self.task_labels = [self.task_label]
 
     @property
     def truth(self) -> Literal["first", "return"] | None:
@@ -128,12 +127,10 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
 
 
 def _as_avalanche(images: ImageDataset, task_label: int | None) -> AvalancheDataset:
-    """The dataset as Avalanche wants it, with a constant task label where there is one."""
+    """The dataset as Avalanche wants it, with a constant task label: 0 where none is told."""
     data: Any = images
-    if task_label is None:
-        return as_classification_dataset(data)
     targets: Any = images.targets
-    labels: Any = ConstantSequence(task_label, len(images))
+    labels: Any = ConstantSequence(task_label or 0, len(images))
     attributes = [DataAttribute(targets, "targets"), TaskLabels(labels)]
     return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
 

@@ -118,13 +118,20 @@ def load_mnist(data_dir: Path, *, download: bool = False) -> ImageSet:
     try:
         train = MNIST(str(data_dir), train=True, download=bool(missing))
         test = MNIST(str(data_dir), train=False)
-        return ImageSet("mnist", *_parts(train), *_parts(test))
+        parts = _parts(train), _parts(test)
     except (AssertionError, IndexError, OSError, RuntimeError, ValueError) as error:
         raise DataError(
             f"MNIST could not be {'downloaded to' if missing else 'read from'} {folder} "
             f"({error or type(error).__name__}); it needs intact files {', '.join(MNIST_FILES)}: "
             "put them in place or name another folder"
         ) from error
+    for images, labels in parts:
+        if len(images) != len(labels):
+            raise DataError(
+                f"{folder} has {len(images)} images but {len(labels)} labels; put files that "
+                "belong together in place"
+            )
+    return ImageSet("mnist", *parts[0], *parts[1])
 
 
 def validation_split(images: ImageSet, count: int | None = None) -> ImageSet:

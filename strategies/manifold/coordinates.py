@@ -36,8 +36,9 @@ class Coordinates:
             if growth is not None:
                 manifold.grow(growth)
         wrapped = _wrapped(manifold, experience, given)
-        if given is not None and wrapped is not None:
-            self._raw[position(experience)] = given
+        if wrapped is not None and manifold.basis.topology.dim == 1:
+            raw = torch.as_tensor(self.policy(experience), dtype=torch.float64)
+            self._raw[position(experience)] = raw.reshape(-1)
             self._warn_of_units(manifold, wrapped)
         return wrapped
 

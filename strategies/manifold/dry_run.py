@@ -32,7 +32,6 @@ def dry_run(
     Raises:
         IncompatibleError: something cannot work with the weight manifold.
     """
-    _check_optimizer(strategy)
     samples = drawn(strategy, FEW, generator)
     _check_samples(strategy, samples)
     likelihood = likelihood_of(strategy._criterion)
@@ -57,7 +56,8 @@ def dry_run(
         ) from error
 
 
-def _check_optimizer(strategy: Any) -> None:
+def check_optimizer(strategy: Any) -> None:
+    """Raise `IncompatibleError` unless the strategy has a torch optimizer."""
     if not isinstance(strategy.optimizer, torch.optim.Optimizer):
         raise IncompatibleError(
             f"the strategy's optimizer is {strategy.optimizer!r}, but the price of moving weights "

@@ -28,7 +28,7 @@ from cl_manifold.manifold.weight_manifold import WeightManifold
 from .coordinates import Coordinates
 from .deciding import Chosen, Decider, DecisionOptions
 from .drift import DriftGate, OnDrift
-from .dry_run import dry_run
+from .dry_run import check_optimizer, dry_run
 from .inference import InferredTesting
 from .measure import Measured
 from .price import Price
@@ -124,7 +124,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         self._measured = Measured(self.information)
         self._chosen: Chosen | None = None
         self._live: State | None = None
-        self._settling = False
+        self._settling = self._began = False
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy belongs to no strategy yet."""
@@ -148,6 +148,8 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
     def before_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Refuse what cannot work before anything is trained."""
         self._own(strategy)
+        check_optimizer(strategy)
+        self._began = False
         if isinstance(strategy, JointTraining) and len(strategy._experiences) > 1:
             raise IncompatibleError(
                 f"JointTraining trains {len(strategy._experiences)} experiences at once, but the "
@@ -162,7 +164,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
 
     def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Decide where the experience goes, check out its weights and set their price."""
-        self._own(strategy)
+        self._began = True
         manifold = self._ready(strategy)
         given = self.coordinates_of.trained(manifold, strategy.experience)
         chosen = self._chosen = self._choose(strategy, given)
@@ -284,15 +286,24 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             self.testing.learn(strategy, chosen.context, self.manifold.basis.topology)
         told = self.coordinates_of.told
         if self.shaping is not None and told is not None:
-            growth = self.shaping.watch(strategy, self.manifold, told, self._generator)
+            growth = self.shaping.watch(strategy, self.manifold, told)
             if growth is not None:
                 self.manifold.grow_and_reembed(growth)
                 here = self.manifold.atlas.assigned[position(strategy.experience)]
                 self.manifold.write(self.manifold.state(here))
 
     def after_training(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Take over what other plugins wrote into the network after the commit."""
+        """Take over what other plugins wrote into the network after the commit.
+
+        Raises:
+            IncompatibleError: nothing was trained, because a generator was used up before.
+        """
         self._settle()
+        if not self._began:
+            raise IncompatibleError(
+                "no experience was trained; Avalanche uses a generator up before training begins: "
+                "pass a list of experiences, or one after the other"
+            )
 
     def _settle(self) -> None:
         """The experience ends with what the network holds; what is written later is not of it."""

@@ -14,6 +14,7 @@ from cl_manifold.contexts.statistics import assured_difference
 from cl_manifold.contexts.sweep import logits_with
 from cl_manifold.errors import ContextError
 from cl_manifold.manifold.layout import State
+from cl_manifold.manifold.watching import undrawn
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .price import Price
@@ -60,7 +61,8 @@ def probe(
     steps = ceil(share * strategy.train_epochs * len(strategy.dataloader))
     start = manifold.state(context)
     manifold.write(start)
-    _short_training(strategy, steps, None)
+    with undrawn():
+        _short_training(strategy, steps, None)
     free = manifold.layout.read(manifold.module)
     manifold.write(start)
     try:
@@ -68,7 +70,8 @@ def probe(
     except ContextError:  # nothing may move: the start is where the constraint leads
         held = start
     else:
-        _short_training(strategy, steps, Price(manifold, visit, price))
+        with undrawn():
+            _short_training(strategy, steps, Price(manifold, visit, price))
         held = manifold.layout.read(manifold.module)
     manifold.write(live)
     ends = {name: torch.stack([held[name], free[name]]) for name in held}

@@ -49,6 +49,7 @@ class TopologyWatch:
         """
         self.period, self.follows = period, follows
         self.gram = TaskGram(seed=seed)
+        self._generator = torch.Generator().manual_seed(seed)
         self.contexts: list[Tensor] = []
         self.evidence: dict[str, float] = {}
         self.topology = ""
@@ -75,19 +76,16 @@ class TopologyWatch:
         eye = torch.eye(size, dtype=torch.float64)
         return eye.mean(0) if index is None else eye[index]
 
-    def watch(
-        self, strategy: Any, manifold: WeightManifold, context: Tensor, generator: torch.Generator
-    ) -> Growth | None:
+    def watch(self, strategy: Any, manifold: WeightManifold, context: Tensor) -> Growth | None:
         """Take in the finished experience; the change into the winner, where there is one to make.
 
         Args:
             strategy: in after_training_exp.
             manifold: with the experience committed; its module's weights are kept.
             context: as it was given.
-            generator: draws the samples that are looked at.
         """
         self.contexts.append(context)
-        self.gram.add(_drive(strategy, manifold, generator))
+        self.gram.add(_drive(strategy, manifold, self._generator))
         if len(self.contexts) < 2:
             return None
         known = candidates(torch.stack(self.contexts), self.period)
