@@ -26,7 +26,7 @@ def trained(
     made = WeightManifoldTraining(
         model=net,
         optimizer=torch.optim.Adam(net.parameters(), 3e-3),
-        manifold=WeightManifoldPlugin(basis, shaping=watch, strength=1e-6),
+        manifold=WeightManifoldPlugin(basis, shaping=watch),
         plugins=others,
         train_mb_size=32,
         train_epochs=6,
@@ -105,5 +105,6 @@ def test_topologies_need_given_contexts() -> None:
 
 def test_given_is_the_default() -> None:
     assert isinstance(
-        WeightManifoldPlugin(Fourier(0), shaping=TopologyWatch()).contexts, GivenContext
+        WeightManifoldPlugin(Fourier(0), shaping=TopologyWatch()).coordinates_of.policy,
+        GivenContext,
     )

@@ -355,6 +355,25 @@ def test_opening_leaves_the_module_s_weights() -> None:
     torch.testing.assert_close(flat(manifold, visit.anchor), weights_at(manifold, at(0.5)))
 
 
+@pytest.mark.parametrize("information", [1.0, INF])
+def test_looking_opens_nothing_and_lets_go_of_nothing(information: float) -> None:
+    manifold = walked(Fourier(1), [at(0.1), at(0.5)], information=information)
+    visit, tasks, belief = manifold.visit, manifold.atlas.tasks, manifold.belief
+    seen = manifold.look(at(1.8))
+    step = belief.step(manifold.phi(at(0.8)))
+    assert float(seen.context) == pytest.approx(0.8)
+    assert torch.equal(seen.step.q, step.q)
+    torch.testing.assert_close(flat(manifold, seen.anchor), weights_at(manifold, at(0.8)))
+    if information == INF:
+        with pytest.raises(ContextError, match="cannot be learned"):
+            manifold.look(at(0.1))
+    else:  # on top of the committed task there, unlike the open visit
+        assert float(manifold.look(at(0.5)).step.q.max()) < float(manifold.open_visit.step.q.min())
+    assert manifold.visit is visit
+    assert manifold.atlas.tasks is tasks
+    assert manifold.belief is belief
+
+
 def test_a_return_from_elsewhere_is_a_visit_of_its_own() -> None:
     manifold = walked(Fourier(1), [at(0.1), at(0.5), at(0.1)])
     assert manifold.atlas.contexts().flatten().tolist() == [0.1, 0.5, 0.1]
