@@ -5,13 +5,9 @@ needed is noticed. Memories are read once and kept as tensors, as `InMemoryLoade
 """
 
 from collections.abc import Iterator
-from copy import copy
 from typing import Any, final
 
 import torch
-from avalanche.benchmarks.utils.classification_dataset import (
-    _make_taskaware_classification_dataset,
-)
 from avalanche.models.packnet import PackNetModule, PackNetPlugin
 from avalanche.training.plugins import (
     AGEMPlugin,
@@ -79,29 +75,12 @@ def _copied(values: Any) -> None:
 
 @final
 class Distillation(LwFPlugin):
-    """Learning without forgetting that needs no task labels.
-
-    Avalanche's reads them even where there is a single head, and then distils classes of task 0.
-    """
+    """Learning without forgetting, with plain numbers for its two settings."""
 
     def __init__(self, penalty: float, temperature: float) -> None:
         weight: Any = penalty
         softness: Any = temperature
         super().__init__(weight, softness)
-
-    def before_train_dataset_adaptation(self, strategy: Any, **kwargs: Any) -> None:
-        """All samples belong to task 0."""
-        strategy.experience = labelled(strategy.experience)
-
-
-def labelled(experience: Any) -> Any:
-    """The experience with samples (x, y, 0): many strategies of Avalanche expect a task label."""
-    dataset: Any = experience.dataset
-    found = copy(experience)
-    found._dataset = _make_taskaware_classification_dataset(
-        dataset, targets=dataset.targets, task_labels=0
-    )
-    return found
 
 
 # -- memories ------------------------------------------------------------------------------------
@@ -172,10 +151,9 @@ class GreedySampler(GDumbPlugin):
 
 
 class DarkReplay(DER):
-    """DER and DER++ for experiences without task labels, with the memory in tensors."""
+    """DER and DER++ with the memory in tensors."""
 
     def _before_training_exp(self, **kwargs: Any) -> None:
-        self.experience = labelled(self.experience)
         super()._before_training_exp(**kwargs)
         if self.replay_loader is not None:
             self.replay_loader = endless(self.storage_policy.buffer, self.batch_size_mem)

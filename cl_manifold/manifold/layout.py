@@ -223,22 +223,26 @@ class Extension:
     wider: Bool[Tensor, " B1"]
 
 
-def extension(old: Layout, new: Layout, module: nn.Module) -> Extension | None:
+def extension(
+    old: Layout, new: Layout, buffers: Mapping[str, Tensor] | None = None
+) -> Extension | None:
     """How a layout continues an older one; None where nothing is new.
 
     A tensor may have become wider: what it was before is its leading corner, as in Avalanche's
     growing classifiers. It is cut into as few blocks as keep old weights apart from new ones.
-    Buffers on the manifold are carried over; one that vanished or shrank is given up.
+    Buffers on the manifold are carried over, where `buffers` are given in the shapes they have now;
+    one that vanished or shrank is given up.
 
     Raises:
         LayoutError: a tensor disappeared or shrank.
     """
     before = {e.name: e for e in old.entries}
     found = {e.name: e for e in new.entries}
-    shapes = {name: tuple(b.shape) for name, b in module.named_buffers()}
-    for e in old.entries:
-        if not e.trained and e.name in shapes and _contains(shapes[e.name], e.shape):
-            found[e.name] = replace(e, shape=shapes[e.name])
+    kept = {e.name: e.shape for e in old.entries if not e.trained}
+    shapes = kept if buffers is None else {n: tuple(b.shape) for n, b in buffers.items()}
+    for name, shape in kept.items():
+        if name in shapes and _contains(shapes[name], shape):
+            found[name] = replace(before[name], shape=shapes[name])
     for name, e in before.items():
         if not e.trained:
             continue

@@ -344,7 +344,7 @@ class WeightManifold:
             LayoutError: a tensor that is on the manifold became narrower or disappeared.
         """
         new = layout_of(self.module, self.blocks, self.select)
-        found = extension(self.layout, new, self.module)
+        found = extension(self.layout, new, dict(self.module.named_buffers()))
         if found is None:
             return []
         before = {e.name: e.shape for e in self.layout.entries}
@@ -358,7 +358,7 @@ class WeightManifold:
         Raises:
             LayoutError: it has another architecture.
         """
-        extension(self.layout, layout_of(module, self.blocks, self.select), module)
+        extension(self.layout, layout_of(module, self.blocks, self.select))
         self.module = module
 
     # -- bookkeeping -------------------------------------------------------------------------

@@ -47,9 +47,9 @@ class DriftGate:
         Raises:
             DriftError: it is above the limit and must be refused.
         """
-        likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
-        if len(samples.inputs) > 1:  # its own head answers for no earlier context
+        if len(samples.inputs) > 1:  # the head of this task answers for no earlier context
             return 0.0, "passed"
+        likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
         drift = self._drift(manifold, live, samples, likelihood)
         if drift <= self.limit:
             return drift, "passed"

@@ -100,7 +100,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
                 `Vertices(1)`. It needs given contexts.
             **options: of `WeightManifold`: blocks, strength, storage, growable, select. And what
                 happens if a commit would change outputs at an earlier context by more than
-                `drift_limit` (share of changed predictions, or relative change in regression; 0.5
+                `drift_limit` (share of changed predictions, or relative change in regression; 0.8
                 by default): `on_drift` is "warn", "grow" (the basis) or "refuse" (with an error).
         """
         super().__init__()
@@ -111,7 +111,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         self.information = information or FisherInformation()
         self.decider = _decider(deciding, policy)
         self.testing, self.shaping = testing, shaping
-        self.gate = DriftGate(options.pop("on_drift", "warn"), options.pop("drift_limit", 0.5))
+        self.gate = DriftGate(options.pop("on_drift", "warn"), options.pop("drift_limit", 0.8))
         self.coordinates_of = Coordinates(policy, shaping)
         self.options: ManifoldOptions = options
         if self.decider is not None or shaping is not None or self.gate.on_drift == "grow":

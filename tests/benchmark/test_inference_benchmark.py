@@ -113,11 +113,11 @@ def row(found: Trained, inference: ContextInference, batch: int, count: int | No
     for experience in found.stream.test_stream:
         x, y = (part[:count] for part in tensors(experience))
         context = topology.wrap(experience.context)
-        answer = logits_at(manifold, context[None], x)[0]
+        answer = logits_at(manifold, context[None], (x,))[0]
         given += int((answer.argmax(-1) == y).sum())
         total += len(y)
         start = time.perf_counter()
-        inferred = inference.predict(x, batch)
+        inferred = inference.predict((x,), batch)
         seconds += time.perf_counter() - start
         right += int((inferred.logits.argmax(-1) == y).sum())
         away = topology.distance(inferred.contexts, context.expand_as(inferred.contexts))

@@ -65,7 +65,6 @@ def test_a_plan_as_json_has_every_task_of_every_topology(
         (("rotated-digits", "--topologies", "circel"), "did you mean circle"),
         (("rotated-digits", "--topologies", "simplex"), "simplex is for unrelated tasks"),
         (("rotated-digits", "--figure", "no/such.png"), "its folder does not exist"),
-        (("rotated-digits", "--information", "0"), "must be positive and finite"),
     ],
 )
 def test_mistakes_end_in_a_sentence(

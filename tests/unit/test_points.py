@@ -257,7 +257,7 @@ def test_an_extension_keeps_what_was_and_starts_what_is_new_where_it_is(
         points.of(e.name).add(torch.randn(3, e.blocks).double(), part)
     phi = BASIS(torch.rand(4, 1))
     was = points.at(phi)
-    found = extension(layout_of(before), layout_of(after), after)
+    found = extension(layout_of(before), layout_of(after))
     assert found is not None
     current = found.layout.read(after)
     larger = points.extended(found.layout, BASIS.constant(), current)

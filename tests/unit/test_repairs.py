@@ -15,11 +15,10 @@ from avalanche.models.packnet import PackNetModel, PackNetPlugin
 from avalanche.training import ACECriterion
 from avalanche.training.plugins import (
     AGEMPlugin,
-    LwFPlugin,
     ReplayPlugin,
     SynapticIntelligencePlugin,
 )
-from avalanche.training.supervised import DER, ER_ACE, Naive
+from avalanche.training.supervised import ER_ACE, Naive
 from torch import Tensor, nn
 
 from cl_manifold.networks import mlp
@@ -34,7 +33,7 @@ from cl_manifold.strategies import (
     Replay,
     SynapticIntelligence,
 )
-from cl_manifold.strategies.repairs import asymmetric_loss, labelled
+from cl_manifold.strategies.repairs import asymmetric_loss
 from cl_manifold.streams import StreamOptions, rotated_digits
 
 STREAM = rotated_digits(StreamOptions(contexts=3, samples=40, test_samples=20))
@@ -114,30 +113,11 @@ def test_synaptic_intelligence_is_the_published_one() -> None:
     assert not torch.allclose(found, by_hand(0.0, 0.1, steps=3, rate=0.1), atol=1e-4)
 
 
-def test_avalanche_lwf_needs_task_labels() -> None:
-    with pytest.raises(AttributeError, match="targets_task_labels"):
-        trained(LwFPlugin())
-
-
-def test_distillation_works_without_task_labels() -> None:
+def test_distillation_differs_from_fine_tuning() -> None:
     assert not torch.equal(trained(Distillation(1.0, 2.0)), trained())
 
 
-def test_labelled_adds_a_column_and_changes_nothing_else() -> None:
-    experience = STREAM.train_stream[1]
-    found = labelled(experience)
-    assert torch.equal(found.context, experience.context)
-    assert found.current_experience == 1
-    assert [tuple(item)[1:] for item in found.dataset] == [(i[1], 0) for i in experience.dataset]
-    assert len(experience.dataset[0]) == 2
-
-
 # -- memories ------------------------------------------------------------------------------------
-
-
-def test_avalanche_der_needs_task_labels() -> None:
-    with pytest.raises(ValueError, match="not enough values to unpack"):
-        walk(DER(**template(), mem_size=30))
 
 
 def test_avalanche_er_ace_loses_its_loss() -> None:
@@ -278,15 +258,13 @@ def test_agem_projects_onto_the_half_space_of_the_memory() -> None:
 # -- masks ---------------------------------------------------------------------------------------
 
 
-def test_avalanche_packnet_needs_task_labels_and_cannot_rebuild_adamw() -> None:
+def test_avalanche_packnet_cannot_rebuild_adamw() -> None:
     made = template(optimizer=torch.optim.AdamW)
     packed = PackNetModel(made["model"])
     made["model"] = packed
     strategy = Naive(**made)
     with pytest.raises(TypeError, match="unexpected keyword argument"):
         PackNetPlugin(1, 0.5).before_training_exp(strategy)
-    with pytest.raises(AttributeError, match="task_labels"):
-        walk(strategy)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, None])
