@@ -180,6 +180,7 @@ def test_one_number_stands_for_all_blocks() -> None:
     (task,) = manifold.atlas.tasks
     assert task.information is not None
     torch.testing.assert_close(task.information, torch.full((13,), 1e-3))
+    assert task.information.untyped_storage().nbytes() == 4, "one number is kept"
     shake(manifold, at(0.6), INF)
     assert [t.exact for t in manifold.atlas.tasks] == [False, True]
 
@@ -302,7 +303,7 @@ def test_phi_is_evaluated_once_for_a_check_out_and_its_commits() -> None:
 def test_two_commits_in_one_visit_are_one_commit_of_the_last_weights(
     blocks: Granularity, information: float
 ) -> None:
-    twice = walked(Fourier(1), [at(0.1)], blocks, information)
+    twice = walked(Fourier(2), [at(0.1), at(0.3)], blocks, information)
     once = copy.deepcopy(twice)
     first = twice.check_out(at(0.5))
     move(twice)
@@ -318,7 +319,8 @@ def test_two_commits_in_one_visit_are_one_commit_of_the_last_weights(
     near = 1e-6 if blocks == "weight" else 1e-9
     torch.testing.assert_close(points_of(twice), points_of(once), rtol=near, atol=near)
     assert torch.equal(twice.belief.triangle, once.belief.triangle)
-    assert len(twice.atlas) == len(once.atlas) == 2
+    assert twice.atlas.contexts().flatten().tolist() == [0.1, 0.3, 0.5]
+    assert len(once.atlas) == 3
     assert first.committed
 
 
@@ -641,6 +643,25 @@ def test_interpolated_variances_and_counts_are_what_a_module_can_hold() -> None:
         assert count.dtype == torch.int64
         assert int(count) >= 0
     assert not manifold.state(at(0.3).requires_grad_())["1.running_mean"].requires_grad
+
+
+def test_only_what_never_was_negative_is_kept_from_becoming_so() -> None:
+    """A mean that is positive at first may be negative at another context."""
+    net: Any = nn.Sequential(nn.BatchNorm1d(2, momentum=1.0))
+    manifold = WeightManifold(net, Vertices(2))
+    for i, mean in enumerate((3.0, -3.0)):
+        manifold.check_out(torch.eye(2)[i])
+        net.train()
+        net(0.1 * torch.randn(64, 2) + mean)
+        manifold.commit(INF)
+    for i, mean in enumerate((3.0, -3.0)):
+        found = manifold.state(torch.eye(2)[i])
+        assert found["0.running_mean"].tolist() == pytest.approx([mean, mean], abs=0.1)
+        assert found["0.running_var"].tolist() == pytest.approx([0.01, 0.01], abs=0.01)
+        assert int(found["0.num_batches_tracked"]) == i + 1
+    flags = {e.name: e.non_negative for e in manifold.layout.entries if not e.trained}
+    expected = {"0.running_mean": False, "0.running_var": True, "0.num_batches_tracked": True}
+    assert flags == expected
 
 
 def test_a_selection_keeps_buffers_off_too() -> None:
