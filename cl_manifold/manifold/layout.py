@@ -121,6 +121,16 @@ class Layout:
         for name, tensor in self.tensors(module).items():
             tensor.copy_(state[name] if tensor.is_floating_point() else state[name].round())
 
+    def signed(self, module: nn.Module) -> "Layout":
+        """The same layout, once the module's buffers have shown which may be negative."""
+        live = self.tensors(module)
+        wrong = {e.name for e in self.entries if e.non_negative and bool((live[e.name] < 0).any())}
+        if not wrong:
+            return self
+        return Layout(
+            tuple(replace(e, non_negative=False) if e.name in wrong else e for e in self.entries)
+        )
+
     def settled(self, state: State) -> State:
         """The state with buffers that must not be negative, and without gradients through buffers.
 

@@ -270,6 +270,7 @@ class WeightManifold:
         if moved:
             self._extend(with_buffers(self.layout, moved), {n: t for n, (t, _) in moved.items()})
             visit.outside = {n: t for n, t in visit.outside.items() if n not in moved}
+        self.layout = self.layout.signed(self.module)
 
     @torch.no_grad()
     def release(self, context: Float[Tensor, " dim"]) -> None:

@@ -26,6 +26,7 @@ class Coordinates:
         self.policy, self.shaping = policy, shaping
         self.told: Tensor | None = None
         self._raw: dict[int, Tensor] = {}
+        self._warned = False
 
     def trained(self, manifold: WeightManifold, experience: Any) -> Tensor | None:
         """The canonical context of a training experience; None where it is to be inferred."""
@@ -37,9 +38,8 @@ class Coordinates:
                 manifold.grow(growth)
         wrapped = _wrapped(manifold, experience, given)
         if wrapped is not None and manifold.basis.topology.dim == 1:
-            raw = torch.as_tensor(self.policy(experience), dtype=torch.float64)
-            self._raw[position(experience)] = raw.reshape(-1)
-            self._warn_of_units(manifold, wrapped)
+            raw = torch.as_tensor(self.policy(experience), dtype=torch.float64).reshape(-1)
+            self._warn_of_units(manifold, raw, position(experience))
         return wrapped
 
     def tested(self, manifold: WeightManifold, experience: Any) -> Tensor:
@@ -70,19 +70,22 @@ class Coordinates:
         except ContextError as error:
             raise ContextError(f"experience {position(experience)}: {error}") from error
 
-    def _warn_of_units(self, manifold: WeightManifold, wrapped: Tensor) -> None:
-        """Different contexts that all wrap to one, several periods apart: a wrong period."""
-        raw = list(self._raw.values())
-        apart = torch.stack(raw) - wrapped if len({len(r) for r in raw}) == 1 else wrapped
+    def _warn_of_units(self, manifold: WeightManifold, raw: Tensor, index: int) -> None:
+        """Contexts more than two periods apart that wrap to one: a wrong period. Said once."""
         topology = manifold.basis.topology
-        many = float(apart.abs().max()) > 4 * torch.pi * min(topology.scale)
-        if len(raw) == 2 and many and bool(topology.same(topology.wrap(raw[0]), wrapped)):
-            first, second = ([float(v) for v in r] for r in raw)
-            warn(
-                f"contexts {first} and {second} of different experiences coincide on "
-                f"{topology.spec()}: both are one coordinate; check the period and the unit",
-                stacklevel=2,
-            )
+        periods = 4 * torch.pi * topology.scale[0]
+        for other in () if self._warned else [r for i, r in self._raw.items() if i != index]:
+            far = float((raw - other).abs()) > periods
+            if far and bool(topology.same(topology.wrap(other), topology.wrap(raw))):
+                self._warned = True
+                warn(
+                    f"contexts {other.tolist()} and {raw.tolist()} of different experiences "
+                    f"coincide on {topology.spec()}: both are one coordinate; check the period and "
+                    "the unit",
+                    stacklevel=2,
+                )
+                break
+        self._raw[index] = raw
 
 
 def _wrapped(manifold: WeightManifold, experience: Any, context: Tensor | None) -> Tensor | None:

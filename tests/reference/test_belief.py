@@ -215,6 +215,25 @@ def test_exact_tasks_beyond_the_larger_basis_are_passed_over_in_reembedding() ->
     assert found.covariance().abs().max() < 1e-6 / PRECISION
 
 
+def test_single_precision_passes_over_exact_tasks_that_only_rounding_would_let_in() -> None:
+    """In float32 what is left of a fixed context is rounding, far above 1e-12 of the prior."""
+    torch.set_default_dtype(torch.float32)
+    larger = torch.randn(8, 3).double()
+    start = beliefs.unvisited(torch.eye(3), 1, torch.float32)
+    exact = torch.full((8, 1), INF)
+    mapping, found = beliefs.reembedding(start, larger, larger, exact)
+    torch.testing.assert_close(mapping[0], torch.eye(3).double(), atol=1e-4, rtol=0)
+    assert (start.step(larger[0]).saturated, mapping.dtype) == (1e-5, torch.float64)
+    assert beliefs.unvisited(torch.eye(3), 1).step(larger[0]).saturated == 1e-12
+    assert start.step(larger[0]).q.dtype == torch.float64
+    assert found.covariance().abs().max() < 1e-4 / PRECISION
+    # finite information counts however little freedom is left
+    firm = torch.full((8, 1), 30.0)
+    finite, _ = beliefs.reembedding(start, larger, torch.ones(8, 1).double(), firm)
+    expected = torch.linalg.solve(larger.mT @ larger, larger.mT @ torch.ones(8, 1).double())
+    torch.testing.assert_close(finite[0], expected, atol=0.05, rtol=0.05)
+
+
 def test_packing_keeps_the_upper_triangle_row_by_row() -> None:
     matrices = torch.randn(4, 3, 3)
     matrices = matrices + matrices.mT

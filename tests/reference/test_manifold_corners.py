@@ -6,7 +6,7 @@ from torch import nn
 
 from cl_manifold.geometry import Fourier, Vertices
 from cl_manifold.manifold.belief import PRECISION
-from cl_manifold.manifold.information import FisherInformation
+from cl_manifold.manifold.information import SHARED, FisherInformation
 from cl_manifold.manifold.layout import Granularity, State
 from cl_manifold.manifold.likelihood import Categorical
 from cl_manifold.manifold.weight_manifold import WeightManifold
@@ -52,7 +52,7 @@ def test_exact_protection_keeps_earlier_weights(kind: str, dtype: torch.dtype) -
 def test_point_model_with_weight_blocks_is_online_ewc() -> None:
     """K = 1: price κ = Λ and state Λ += f, the recursion of online EWC written out here.
 
-    f of a weight is half its own Fisher information and half its tensor's mean, over their mean.
+    f of a weight is its own Fisher information with a share of its tensor's mean, over their mean.
     """
     net, ratio = small_mlp().double(), 40.0
     manifold = WeightManifold(net, Fourier(0), blocks="weight", strength=ratio)
@@ -69,7 +69,7 @@ def test_point_model_with_weight_blocks_is_online_ewc() -> None:
         generator = torch.Generator().manual_seed(0)
         found = FisherInformation()(net, (x,), manifold.layout, Categorical(), generator)
         manifold.commit(found)
-        leaning = torch.cat([0.9 * g + 0.1 * g.mean() for g in found.split(sizes)])
+        leaning = torch.cat([g + SHARED * (g.mean() - g) for g in found.split(sizes)])
         importance = importance + PRECISION * ratio * leaning / leaning.mean()
         torch.testing.assert_close(
             1 / manifold.belief.covariance()[:, 0, 0], importance, rtol=1e-6, atol=0

@@ -31,6 +31,7 @@ def test_an_empty_atlas_has_shapes() -> None:
     assert atlas.contexts().shape == (0, 3)
     assert atlas.contexts().dtype == torch.float64
     assert atlas.phis(5).shape == (0, 5)
+    assert atlas.phis(5).dtype == torch.float64
     assert atlas.information(7).shape == (0, 7)
     assert not atlas.visited(context(1, 0, 0))
     assert atlas.reference(context(1, 0, 0)) is None

@@ -1,146 +1,108 @@
-"""Learned contexts: on their topology, differentiable, and able to find what they were not told."""
+"""Where experiences lie on the topology."""
 
-from math import pi
+import warnings
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from cl_manifold.contexts.learned import LearnedContexts
+from cl_manifold.contexts import ByExperience, GivenContext, InferredContext
 from cl_manifold.errors import ContextError
-from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Topology, torus
-from cl_manifold.manifold.module import ManifoldModule
-from cl_manifold.networks import mlp
-from cl_manifold.streams import load_digits, rotate
-
-TOPOLOGIES: list[Topology] = [
-    Interval(-1.0, 2.0),
-    Circle(360.0),
-    torus(2),
-    Simplex(4),
-    Product(Circle(), Interval(0.0, 5.0), Simplex(3)),
-]
+from cl_manifold.geometry import Basis, Fourier, TensorProduct, Vertices
+from cl_manifold.manifold.weight_manifold import WeightManifold
+from cl_manifold.strategies import TopologyWatch
+from cl_manifold.strategies.manifold.coordinates import Coordinates
+from tests.networks import small_mlp
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-def test_the_nearest_point_is_on_the_topology_and_leaves_it_where_it_is(topology: Topology) -> None:
-    inside = topology.sample(50, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(topology.project(inside), inside, atol=1e-12, rtol=0)
-    far = inside + 3 * torch.randn(inside.shape, dtype=torch.float64)
-    found = topology.project(far)
-    torch.testing.assert_close(topology.wrap(found), found)
-    torch.testing.assert_close(topology.project(found), found, atol=1e-12, rtol=0)
+def on(basis: Basis) -> WeightManifold:
+    return WeightManifold(small_mlp(), basis, growable=True)
 
 
-@pytest.mark.parametrize("topology", [Interval(-1.0, 2.0), Simplex(4)])
-def test_no_other_point_is_nearer(topology: Topology) -> None:
-    """Projection onto a convex set: (x − p)ᵀ(z − p) ≤ 0 for every z in it (Kolmogorov)."""
-    others = topology.sample(300, torch.Generator().manual_seed(1))
-    for x in 2 * torch.randn(20, topology.dim, dtype=torch.float64):
-        p = topology.project(x)
-        assert ((others - p) @ (x - p)).max() <= 1e-12
+def experience(index: int, context: Any = None) -> Any:
+    return SimpleNamespace(current_experience=index, context=context)
 
 
-def test_contexts_are_parameters() -> None:
-    contexts = LearnedContexts(Circle(), 5, seed=3)
-    same = Circle().sample(5, torch.Generator().manual_seed(3))
-    index = torch.tensor([4, 0, 4])
-    assert torch.equal(contexts(index), same[index])
-    (contexts(index) * torch.tensor([[1.0], [2.0], [4.0]])).sum().backward()
-    assert contexts.contexts.grad is not None
-    assert contexts.contexts.grad.flatten().tolist() == [2.0, 0.0, 0.0, 0.0, 5.0]
+def walk(coordinates: Coordinates, manifold: WeightManifold, contexts: list[Any]) -> list[Tensor]:
+    found = [coordinates.trained(manifold, experience(i, c)) for i, c in enumerate(contexts)]
+    return [c for c in found if c is not None]
 
 
-def test_a_step_is_wrapped() -> None:
-    contexts = LearnedContexts(Circle(), 1, initial=torch.tensor([[0.1]]))
-    optimizer = torch.optim.SGD(contexts.parameters(), lr=1.0)
-    contexts.wrap_after(optimizer)
-    (0.3 * contexts(torch.tensor([0]))).sum().backward()
-    optimizer.step()
-    assert float(contexts.contexts.detach()) == pytest.approx(0.8)
+@pytest.mark.parametrize("value", [0.25, 1.25, np.float32(0.25), torch.tensor(-0.75), [0.25]])
+def test_any_number_becomes_a_canonical_coordinate(value: Any) -> None:
+    coordinates, manifold = Coordinates(GivenContext(), None), on(Fourier(1))
+    (found,) = walk(coordinates, manifold, [value])
+    assert found.dtype == torch.float64
+    assert found.tolist() == [0.25]
+    assert coordinates.tested(manifold, experience(5, value)).tolist() == [0.25]
+    assert coordinates.told is None
 
 
-def test_a_group_of_parameters_has_its_own_rate() -> None:
-    net = ManifoldModule(nn.Linear(2, 1), Fourier(1))
-    contexts = LearnedContexts(Circle(), 2)
-    optimizer = torch.optim.SGD(
-        [{"params": net.parameters()}, {"params": contexts.parameters(), "lr": 0.0}], lr=0.1
-    )
-    before, points = contexts.contexts.detach().clone(), net.control_points()[0].detach().clone()
-    net(torch.ones(2, 2), contexts(torch.arange(2))).square().sum().backward()
-    assert contexts.contexts.grad is not None
-    optimizer.step()
-    assert torch.equal(contexts.contexts.detach(), before)
-    assert not torch.equal(net.control_points()[0].detach(), points)
+def test_an_integer_on_a_simplex_is_a_vertex() -> None:
+    found = walk(Coordinates(GivenContext(), None), on(Vertices(3)), [2, np.int64(0)])
+    assert [c.tolist() for c in found] == [[0, 0, 1], [1, 0, 0]]
 
 
-def test_state_dict() -> None:
-    one, other = LearnedContexts(Circle(), 3, seed=1), LearnedContexts(Circle(), 3, seed=2)
-    other.load_state_dict(one.state_dict())
-    assert torch.equal(one.contexts, other.contexts)
+@pytest.mark.parametrize("method", ["trained", "tested"])
+def test_contexts_that_do_not_fit_name_the_experience(method: str) -> None:
+    ask = getattr(Coordinates(GivenContext(), None), method)
+    with pytest.raises(ContextError, match=r"^experience 7: "):
+        ask(on(Vertices(3)), experience(7, [0.1, 0.2]))
+    with pytest.raises(ContextError, match=r"^experience 7: "):
+        ask(on(Vertices(3)), experience(7, [0.5, 0.2, 0.1]))
+    with pytest.raises(ContextError, match=r"^experience 7 carries no context"):
+        ask(on(Vertices(3)), experience(7))
 
 
-@pytest.mark.parametrize(
-    ("initial", "says"),
-    [
-        (torch.rand(2, 1), r"\(2, 1\); 3 contexts need \(3, 1\)"),
-        (torch.rand(3, 2), r"\(3, 2\); 3 contexts need \(3, 1\)"),
-        (torch.full((3, 1), torch.nan), "not a finite number"),
-    ],
-)
-def test_bad_beginnings(initial: Tensor, says: str) -> None:
-    with pytest.raises(ContextError, match=says):
-        LearnedContexts(Circle(), 3, initial=initial)
+def test_inferred_contexts_are_those_that_were_assigned() -> None:
+    coordinates, manifold = Coordinates(InferredContext(), None), on(Fourier(1))
+    assert walk(coordinates, manifold, [0.3]) == []
+    manifold.atlas.assigned = {4: torch.tensor([0.4]), 2: torch.tensor([0.2])}
+    assert float(coordinates.tested(manifold, experience(2))) == pytest.approx(0.2)
+    # what was never trained is asked at the latest coordinate
+    assert float(coordinates.tested(manifold, experience(3))) == pytest.approx(0.4)
 
 
-def circular_correlation(a: Tensor, b: Tensor) -> float:
-    """|R(a − b) − R(a + b)| with R(θ) = |mean exp(iθ)|: one for equal up to shift and reflection.
-
-    The coefficient of Jammalamadaka and SenGupta (2001, 8.2.3) for uniform angles.
-    """
-
-    def length(angle: Tensor) -> Tensor:
-        return torch.polar(torch.ones_like(angle), 2 * pi * angle).mean().abs()
-
-    return float((length(a - b) - length(a + b)).abs())
-
-
-def test_circular_correlation() -> None:
-    angle = torch.arange(24, dtype=torch.float64) / 24
-    assert circular_correlation(angle, 0.3 - angle) == pytest.approx(1)
-    assert circular_correlation(angle, angle[torch.randperm(24)]) < 0.7
+@pytest.mark.parametrize("degrees", [[0, 90, 180], [0.3, 90, 180.0], [0.25, 3.25]])
+def test_degrees_on_a_circle_of_period_one_are_warned_of_once(degrees: list[float]) -> None:
+    coordinates, manifold = Coordinates(GivenContext(), None), on(Fourier(1))
+    with pytest.warns(UserWarning, match=r"coincide on .*check the period and the unit") as told:
+        walk(coordinates, manifold, degrees)
+    assert len(told) == 1
+    first, second = ([float(v)] for v in degrees[-2:])
+    if degrees[0] == 0:
+        first, second = [0.0], [90.0]
+    assert f"contexts {first} and {second} of different" in str(told[0].message)
 
 
-@pytest.mark.slow
-def test_unlabelled_angles_are_recovered() -> None:
-    """Digits turned by 24 angles; a sample knows its group, not the angle.
+def test_returns_and_turns_are_not_warned_of() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        walk(Coordinates(GivenContext(), None), on(Fourier(1)), [0.0, 1.0, 0.5, -0.5, 2.0, 0.0])
+        walk(Coordinates(GivenContext(), None), on(Fourier(1, 360.0)), [0.0, 90.0, 360.0])
+        walk(Coordinates(GivenContext(), None), on(Vertices(2)), [0, 1, 0])
+        torus = on(TensorProduct(Fourier(1), Fourier(1)))
+        walk(Coordinates(GivenContext(), None), torus, [[0.0, 5.0], [5.0, 0.0]])
+        # a part of an experience, or the same one again, is no other one
+        coordinates, circle = Coordinates(GivenContext(), None), on(Fourier(1))
+        for _ in range(2):
+            coordinates.trained(circle, experience(0, 90.0))
 
-    A start can end folded, with two angles at each context. Of six starts the one with the lowest
-    training loss counts, which needs no angles.
-    """
-    groups, steps, images = 24, 800, load_digits()
-    truth = torch.randperm(groups) / groups
-    mean, std = images.moments
-    x = torch.stack([rotate(images.train_x, 360 * float(t)).float() / 255 for t in truth])
-    x, y = (x - mean) / std, images.train_y
-    found: list[tuple[float, float]] = []
-    for seed in range(6):
-        torch.manual_seed(seed)
-        net = ManifoldModule(mlp((1, 16, 16), (), 10), Fourier(1))
-        contexts = LearnedContexts(Circle(), groups, seed=seed)
-        optimizer = torch.optim.Adam(
-            [{"params": net.parameters()}, {"params": contexts.parameters(), "lr": 0.2}], lr=3e-3
-        )
-        contexts.wrap_after(optimizer)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
-        loss = 0.0
-        for _ in range(steps):
-            group, sample = torch.randint(groups, (128,)), torch.randint(len(y), (128,))
-            optimizer.zero_grad()
-            current = nn.functional.cross_entropy(net(x[group, sample], contexts(group)), y[sample])
-            current.backward()
-            optimizer.step()
-            schedule.step()
-            loss = 0.99 * loss + 0.01 * current.item()
-        found.append((loss, circular_correlation(contexts.contexts.detach().flatten(), truth)))
-    assert min(found)[1] >= 0.95
+
+def test_a_topology_that_is_watched_gives_every_new_context_a_vertex() -> None:
+    watch = TopologyWatch(follows=True)
+    coordinates, manifold = Coordinates(ByExperience([0.3, 0.7, 0.3]), watch), on(Vertices(1))
+    found = walk(coordinates, manifold, [None] * 3)
+    assert [c.tolist() for c in found] == [[1], [0, 1], [1, 0]]
+    assert manifold.basis.size == 2
+    assert coordinates.told is not None
+    assert coordinates.told.tolist() == [0.3]
+    tested = coordinates.tested(manifold, experience(1))
+    assert tested.tolist() == [0, 1]
+    unseen = Coordinates(GivenContext(), watch).tested(manifold, experience(9, 0.9))
+    assert unseen.tolist() == [0.5, 0.5]
+    with pytest.raises(ContextError, match="experience 0 has no given context"):
+        Coordinates(InferredContext(), watch).trained(manifold, experience(0))

@@ -42,9 +42,11 @@ def accuracies(
     ("batch", "features", "loss"), [(64, 0, 0.1), (64, 300, 0.03), (1, 300, 0.15)]
 )
 def test_inferred_contexts_come_close_to_given_ones(batch: int, features: int, loss: float) -> None:
-    given, _ = accuracies(ROTATED, WeightManifoldPlugin(Fourier(1)))
+    given, _ = accuracies(ROTATED, WeightManifoldPlugin(Fourier(1), drift_limit=1.0))
     testing = InferredTesting(batch, features)
-    inferred, made = accuracies(ROTATED, WeightManifoldPlugin(Fourier(1), testing=testing))
+    inferred, made = accuracies(
+        ROTATED, WeightManifoldPlugin(Fourier(1), drift_limit=1.0, testing=testing)
+    )
     assert sum(inferred) / 4 >= sum(given) / 4 - loss
     assert made.manifold is not None
     extra = made.manifold_plugin.stored_floats - made.manifold.stored_floats
@@ -52,7 +54,9 @@ def test_inferred_contexts_come_close_to_given_ones(batch: int, features: int, l
 
 
 def test_the_given_context_is_not_read_at_test_time() -> None:
-    _, made = accuracies(ROTATED, WeightManifoldPlugin(Fourier(1), testing=InferredTesting()))
+    _, made = accuracies(
+        ROTATED, WeightManifoldPlugin(Fourier(1), drift_limit=1.0, testing=InferredTesting())
+    )
     accuracy = next(p for p in made.plugins if isinstance(p, AccuracyPlugin))
     test = ROTATED.test_stream[0]
     (right,) = accuracy.measure(made, [test])
@@ -70,7 +74,6 @@ def test_nothing_is_given_at_all() -> None:
         contexts=InferredContext(),
         deciding=DecisionOptions(held_out=60),
         testing=InferredTesting(64, 300),
-        price=100.0,
     )
     found, made = accuracies(stream, plugin)
     assert made.manifold is not None

@@ -273,6 +273,20 @@ def test_buffers_follow_the_parameters_of_a_wider_layout() -> None:
             assert found.origin[e.part].tolist() == [old.block_start]
 
 
+def test_riding_buffers_widen_and_those_that_shrink_or_vanish_are_given_up() -> None:
+    net = small_cnn()
+    was = with_statistics(net)
+    old = {e.name: e for e in was.entries}
+    buffers = {"1.running_mean": torch.zeros(6), "1.running_var": torch.ones(2)}
+    found = extension(was, layout_of(net), buffers)
+    assert found is not None
+    riding = [e for e in found.layout.entries if not e.trained]
+    assert [(e.name, e.shape) for e in riding] == [("1.running_mean", (6,))]
+    origin = found.origin[riding[0].part].tolist()
+    assert origin == 4 * [old["1.running_mean"].block_start] + 2 * [-1]
+    assert found.wider[riding[0].part].tolist() == 4 * [False] + 2 * [True]
+
+
 def test_narrower_or_missing_tensors_are_refused() -> None:
     net = small_mlp()
     was = layout_of(net)

@@ -24,6 +24,11 @@ def visited(blocks: Granularity = "row", **options: Any) -> WeightManifold:
     return manifold
 
 
+def felt(manifold: WeightManifold) -> float:
+    """λ that makes the pull about as large as a gradient of one."""
+    return 4 * manifold.strength / 10 / float(manifold.open_visit.step.kappa.median())
+
+
 def expected_pull(manifold: WeightManifold, weight: float, rate: float) -> dict[str, Tensor]:
     """min(λ κ 10/ρ, 1/η) (w − w(c)), weight by weight."""
     visit, found = manifold.open_visit, dict[str, Tensor]()
@@ -53,15 +58,15 @@ def check(manifold: WeightManifold, expected: dict[str, Tensor], scale: float = 
 def test_the_pull_is_the_gradient_of_the_penalty(blocks: Granularity, strength: float) -> None:
     """∇ of (λ/2) (10/ρ) Σ κ ‖w − w(c)‖² by autograd."""
     manifold = visited(blocks, strength=strength)
-    visit, penalty = manifold.open_visit, torch.zeros(())
+    visit, penalty, weight = manifold.open_visit, torch.zeros(()), felt(manifold)
     for e in manifold.layout.trained:
         apart = e.by_block(manifold.module.get_parameter(e.name) - visit.anchor[e.name])
         kappa = visit.step.kappa[e.part].float()
-        penalty = penalty + 1.25 * 10 / strength * (kappa[:, None] * apart**2).sum()
+        penalty = penalty + weight / 2 * 10 / strength * (kappa[:, None] * apart**2).sum()
     parameters = list(manifold.module.parameters())
     expected = torch.autograd.grad(penalty, parameters)
     gradients_of_one(manifold.module)
-    Price(manifold, visit, 2.5).add(1e-6)
+    Price(manifold, visit, weight).add(1e-6)
     for p, g in zip(parameters, expected, strict=True):
         assert p.grad is not None
         torch.testing.assert_close(p.grad, 1 + g)
@@ -70,8 +75,7 @@ def test_the_pull_is_the_gradient_of_the_penalty(blocks: Granularity, strength: 
 @pytest.mark.parametrize("blocks", GRANULARITIES)
 def test_the_pull_follows_a_rising_rate_and_never_exceeds_one_step(blocks: Granularity) -> None:
     manifold = visited(blocks)
-    kappa = manifold.open_visit.step.kappa
-    weight = 4 / float(kappa.median())
+    weight = felt(manifold)
     price, highest = Price(manifold, manifold.open_visit, weight), 0.0
     for rate in (0.0, 0.05, 0.5, 0.2):
         highest = max(highest, rate)
@@ -97,10 +101,10 @@ def test_parameters_without_gradients_and_off_the_manifold_are_left_alone() -> N
     manifold = WeightManifold(net, Fourier(1), select=lambda name: name != "2.bias")
     manifold.check_out(C)
     move(manifold)
-    expected = expected_pull(manifold, 3.0, 0.1)
+    expected = expected_pull(manifold, felt(manifold), 0.1)
     gradients_of_one(net)
     net[0].bias.grad = None
-    Price(manifold, manifold.open_visit, 3.0).add(0.1)
+    Price(manifold, manifold.open_visit, felt(manifold)).add(0.1)
     assert net[0].bias.grad is None
     assert torch.equal(net[2].bias.grad, torch.ones(3))
     del expected["0.bias"]
@@ -109,9 +113,9 @@ def test_parameters_without_gradients_and_off_the_manifold_are_left_alone() -> N
 
 def test_the_price_is_paid_once_per_step_however_many_backward_passes_came_before() -> None:
     manifold = visited()
-    expected = expected_pull(manifold, 3.0, 0.1)
+    expected = expected_pull(manifold, felt(manifold), 0.1)
     optimizer = torch.optim.SGD(manifold.module.parameters(), lr=0.1)
-    price = Price(manifold, manifold.open_visit, 3.0)
+    price = Price(manifold, manifold.open_visit, felt(manifold))
     price.attach(optimizer)
     price.attach(optimizer)
     for _ in range(4):
@@ -127,7 +131,7 @@ def test_a_detached_price_is_no_longer_paid_and_one_optimizer_pays_at_a_time() -
     manifold = visited()
     parameters = list(manifold.module.parameters())
     first, second = (torch.optim.SGD(parameters, lr=0.1) for _ in range(2))
-    price = Price(manifold, manifold.open_visit, 3.0)
+    price = Price(manifold, manifold.open_visit, felt(manifold))
     price.detach()
 
     def pays(optimizer: torch.optim.Optimizer) -> bool:
@@ -176,8 +180,8 @@ def test_a_fused_optimizer_that_still_holds_the_scale_pays_a_scaled_price(
     manifold = visited(blocks)
     optimizer: Any = torch.optim.SGD(manifold.module.parameters(), lr=0.1, fused=True)
     optimizer.grad_scale, optimizer.found_inf = torch.tensor(1024.0), torch.tensor(0.0)
-    Price(manifold, manifold.open_visit, 3.0).attach(optimizer)
-    expected = expected_pull(manifold, 3.0, 0.1)
+    Price(manifold, manifold.open_visit, felt(manifold)).attach(optimizer)
+    expected = expected_pull(manifold, felt(manifold), 0.1)
     before = {n: p.detach().clone() for n, p in manifold.module.named_parameters()}
     for p in manifold.module.parameters():
         p.grad = torch.full_like(p, 1024.0)
@@ -213,9 +217,9 @@ def test_the_pull_has_the_parameter_s_dtype(dtype: torch.dtype, blocks: Granular
     manifold = WeightManifold(small_mlp().to(dtype), Vertices(2), blocks=blocks)
     manifold.check_out(torch.eye(2)[1])
     move(manifold)
-    expected = expected_pull(manifold, 3.0, 0.5)
+    expected = expected_pull(manifold, felt(manifold), 0.5)
     gradients_of_one(manifold.module)
-    Price(manifold, manifold.open_visit, 3.0).add(0.5)
+    Price(manifold, manifold.open_visit, felt(manifold)).add(0.5)
     for name, pull in expected.items():
         gradient = manifold.module.get_parameter(name).grad
         assert gradient is not None
@@ -226,10 +230,10 @@ def test_the_pull_has_the_parameter_s_dtype(dtype: torch.dtype, blocks: Granular
 
 def test_the_pull_is_of_the_anchor_even_after_a_commit_in_the_same_visit() -> None:
     manifold = visited()
-    price = Price(manifold, manifold.open_visit, 3.0)
+    price = Price(manifold, manifold.open_visit, felt(manifold))
     manifold.commit(1.0)
     move(manifold)
-    expected = expected_pull(manifold, 3.0, 0.1)
+    expected = expected_pull(manifold, felt(manifold), 0.1)
     gradients_of_one(manifold.module)
     price.add(0.1)
     check(manifold, expected)

@@ -1,6 +1,8 @@
 """Watching changes nothing: modes and random streams."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -67,3 +69,23 @@ def test_every_submodule_keeps_its_own_mode(fails: bool) -> None:
         pass
     assert [(m, m.training) for m in net.modules()] == before
     assert draw() == expected
+
+
+@pytest.mark.parametrize(("started", "devices"), [(False, []), (True, [0, 1])])
+def test_streams_of_devices_are_kept_where_any_are_in_use(
+    started: bool, devices: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Asking a device that is not in use would start it."""
+    kept: list[list[int]] = []
+
+    @contextmanager
+    def fork(devices: list[int]) -> Iterator[None]:
+        kept.append(devices)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: started)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.random, "fork_rng", fork)
+    with undrawn():
+        pass
+    assert kept == [devices]

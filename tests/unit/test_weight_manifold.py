@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cl_manifold.errors import ContextError, InformationError, LayoutError
 from cl_manifold.geometry import Basis, Bernstein, Fourier, Vertices, random_codes
 from cl_manifold.manifold.belief import PRECISION
+from cl_manifold.manifold.information import SHARED
 from cl_manifold.manifold.layout import GRANULARITIES, Granularity
 from cl_manifold.manifold.points import STORAGES, Storage
 from cl_manifold.manifold.weight_manifold import WeightManifold
@@ -145,12 +146,12 @@ def test_manifolds_can_be_pickled_and_copied() -> None:
 
 
 def firmness(manifold: WeightManifold, raw: Tensor, sharpness: float) -> list[float]:
-    """Half of each block's own F and half its tensor's mean; over the mean of all weights."""
+    """Each block's own F with a share of its tensor's mean; over the mean of all weights."""
     leaning: list[float] = []
     weights: list[int] = []
     for e in manifold.layout.entries:
         part = raw[e.part].tolist()
-        leaning += [0.9 * f + 0.1 * sum(part) / len(part) for f in part]
+        leaning += [(1 - SHARED) * f + SHARED * sum(part) / len(part) for f in part]
         weights += e.blocks * [e.size // e.blocks]
     mean = sum(f * n for f, n in zip(leaning, weights, strict=True)) / sum(weights)
     return [sharpness * manifold.strength * 1e-4 * f / mean for f in leaning]
@@ -179,6 +180,7 @@ def test_one_number_stands_for_all_blocks() -> None:
     (task,) = manifold.atlas.tasks
     assert task.information is not None
     torch.testing.assert_close(task.information, torch.full((13,), 1e-3))
+    assert task.information.untyped_storage().nbytes() == 4, "one number is kept"
     shake(manifold, at(0.6), INF)
     assert [t.exact for t in manifold.atlas.tasks] == [False, True]
 
@@ -301,7 +303,7 @@ def test_phi_is_evaluated_once_for_a_check_out_and_its_commits() -> None:
 def test_two_commits_in_one_visit_are_one_commit_of_the_last_weights(
     blocks: Granularity, information: float
 ) -> None:
-    twice = walked(Fourier(1), [at(0.1)], blocks, information)
+    twice = walked(Fourier(2), [at(0.1), at(0.3)], blocks, information)
     once = copy.deepcopy(twice)
     first = twice.check_out(at(0.5))
     move(twice)
@@ -317,7 +319,8 @@ def test_two_commits_in_one_visit_are_one_commit_of_the_last_weights(
     near = 1e-6 if blocks == "weight" else 1e-9
     torch.testing.assert_close(points_of(twice), points_of(once), rtol=near, atol=near)
     assert torch.equal(twice.belief.triangle, once.belief.triangle)
-    assert len(twice.atlas) == len(once.atlas) == 2
+    assert twice.atlas.contexts().flatten().tolist() == [0.1, 0.3, 0.5]
+    assert len(once.atlas) == 3
     assert first.committed
 
 
@@ -352,6 +355,25 @@ def test_opening_leaves_the_module_s_weights() -> None:
     for name, weights in manifold.layout.read(manifold.module).items():
         assert torch.equal(weights, live[name])
     torch.testing.assert_close(flat(manifold, visit.anchor), weights_at(manifold, at(0.5)))
+
+
+@pytest.mark.parametrize("information", [1.0, INF])
+def test_looking_opens_nothing_and_lets_go_of_nothing(information: float) -> None:
+    manifold = walked(Fourier(1), [at(0.1), at(0.5)], information=information)
+    visit, tasks, belief = manifold.visit, manifold.atlas.tasks, manifold.belief
+    seen = manifold.look(at(1.8))
+    step = belief.step(manifold.phi(at(0.8)))
+    assert float(seen.context) == pytest.approx(0.8)
+    assert torch.equal(seen.step.q, step.q)
+    torch.testing.assert_close(flat(manifold, seen.anchor), weights_at(manifold, at(0.8)))
+    if information == INF:
+        with pytest.raises(ContextError, match="cannot be learned"):
+            manifold.look(at(0.1))
+    else:  # on top of the committed task there, unlike the open visit
+        assert float(manifold.look(at(0.5)).step.q.max()) < float(manifold.open_visit.step.q.min())
+    assert manifold.visit is visit
+    assert manifold.atlas.tasks is tasks
+    assert manifold.belief is belief
 
 
 def test_a_return_from_elsewhere_is_a_visit_of_its_own() -> None:
@@ -621,6 +643,25 @@ def test_interpolated_variances_and_counts_are_what_a_module_can_hold() -> None:
         assert count.dtype == torch.int64
         assert int(count) >= 0
     assert not manifold.state(at(0.3).requires_grad_())["1.running_mean"].requires_grad
+
+
+def test_only_what_never_was_negative_is_kept_from_becoming_so() -> None:
+    """A mean that is positive at first may be negative at another context."""
+    net: Any = nn.Sequential(nn.BatchNorm1d(2, momentum=1.0))
+    manifold = WeightManifold(net, Vertices(2))
+    for i, mean in enumerate((3.0, -3.0)):
+        manifold.check_out(torch.eye(2)[i])
+        net.train()
+        net(0.1 * torch.randn(64, 2) + mean)
+        manifold.commit(INF)
+    for i, mean in enumerate((3.0, -3.0)):
+        found = manifold.state(torch.eye(2)[i])
+        assert found["0.running_mean"].tolist() == pytest.approx([mean, mean], abs=0.1)
+        assert found["0.running_var"].tolist() == pytest.approx([0.01, 0.01], abs=0.01)
+        assert int(found["0.num_batches_tracked"]) == i + 1
+    flags = {e.name: e.non_negative for e in manifold.layout.entries if not e.trained}
+    expected = {"0.running_mean": False, "0.running_var": True, "0.num_batches_tracked": True}
+    assert flags == expected
 
 
 def test_a_selection_keeps_buffers_off_too() -> None:
