@@ -125,7 +125,9 @@ def test_a_copy_of_the_network_is_followed() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_gdumb_which_starts_from_a_copy_every_time() -> None:
     data = tasks(3)
-    plugin: Any = WeightManifoldPlugin(Vertices(3), contexts=vertices(3), information=ExactInformation())
+    plugin: Any = WeightManifoldPlugin(
+        Vertices(3), contexts=vertices(3), information=ExactInformation()
+    )
     strategy = naive(plugin, mlp(), kind=GDumb, mem_size=200)
     kept: list[dict[str, Tensor]] = []
     for experience in benchmark(data).train_stream:
@@ -191,7 +193,9 @@ def test_cwr_star_which_consolidates_its_head_after_training() -> None:
             return self.classifier(torch.relu(self.body(x)))
 
     torch.manual_seed(1)
-    plugin: Any = WeightManifoldPlugin(Vertices(2), contexts=vertices(2), information=ExactInformation())
+    plugin: Any = WeightManifoldPlugin(
+        Vertices(2), contexts=vertices(2), information=ExactInformation()
+    )
     strategy = naive(plugin, Net(), kind=CWRStar, cwr_layer_name="classifier")
     for t, experience in enumerate(benchmark(tasks(2)).train_stream):
         strategy.train(experience, eval_streams=[])
