@@ -41,8 +41,9 @@ def circle(**options: Any) -> Any:
 def weights_of(plugin: Any, strategy: Any) -> dict[str, Tensor]:
     """Everything that was learned: what the manifold holds at each context, and the network."""
     found = {f"live {n}": p.detach().clone() for n, p in strategy.model.named_parameters()}
-    for c in PLACES if plugin is not None else ():
-        found |= {f"{c} {n}": w for n, w in plugin.manifold.state(context(c)).items()}
+    if plugin is not None:
+        for c in PLACES:
+            found |= {f"{c} {n}": w for n, w in plugin.manifold.state(context(c)).items()}
     return found
 
 
