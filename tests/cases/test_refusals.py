@@ -23,6 +23,7 @@ from .parts import (
     DIM,
     Data,
     Steps,
+    accuracy_at,
     benchmark,
     blobs,
     incompatible,
@@ -31,6 +32,7 @@ from .parts import (
     one_sentence,
     tasks,
     untold,
+    vertex,
     vertices,
     walk,
 )
@@ -228,6 +230,22 @@ def test_ten_thousand_labels_for_sixty_thousand_images(tmp_path: Path) -> None:
     write_images(tmp_path, 60, 10)
     with one_sentence(r"60\D+10\b|10\D+60\b"):
         load_mnist(tmp_path)
+
+
+def test_a_learning_rate_of_a_thousand() -> None:
+    """Weights in the ten thousands: what was learned is held, or it is said that it is not."""
+    net, data = mlp(), tasks(2)
+    adam = torch.optim.Adam(net.parameters(), lr=1000.0)
+    plugin = WeightManifoldPlugin(Vertices(2), contexts=vertices(2))
+    strategy = naive(plugin, net, optimizer=adam)
+    stream, said, first = benchmark(data).train_stream, False, 0.0
+    try:
+        strategy.train(stream[0], eval_streams=[])
+        first = accuracy_at(strategy, plugin, vertex(0, 2), data[0])
+        strategy.train(stream[1], eval_streams=[])
+    except (ClManifoldError, UserWarning):
+        said = True
+    assert said or accuracy_at(strategy, plugin, vertex(0, 2), data[0]) >= first - 0.02
 
 
 def test_regression_targets_for_a_classification_loss() -> None:
