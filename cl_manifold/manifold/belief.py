@@ -10,7 +10,7 @@ information, f = ∞, means exact protection. The belief is one K×K matrix per 
 Source: the update is the Kalman filter's (Kalman 1960) with one observation per task.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -103,13 +103,16 @@ class Belief:
         phi = phi.detach().cpu().double()
         v = self.triangle.new_empty(self.blocks, len(phi))
         q = torch.empty(self.blocks, dtype=torch.float64)
+        rounding = torch.finfo(v.dtype).eps
         for part in _chunks(self.blocks):
-            v[part] = self.covariance(part) @ phi
-            # q of v as it is stored, so that a commit lands on w(c) to rounding
-            q[part] = v[part].double() @ phi
-        exact = self.triangle.dtype == torch.float64
-        free = (q / (phi @ self.prior @ phi)).clamp(0, 1)
-        return Step(phi, v, q, free, 1e-12 if exact else 1e-5)
+            covariance = self.covariance(part)
+            v[part] = covariance @ phi
+            # q of v as it is stored, so that a commit lands on w(c) to rounding;
+            # below what rounding leaves of terms that cancel, q may have either sign
+            terms = covariance.abs() @ phi.abs() @ phi.abs()
+            q[part] = torch.maximum(v[part].double() @ phi, rounding * terms)
+        free = (q / (phi @ self.prior @ phi)).clamp(max=1)
+        return Step(phi, v, q, free, 1e-12 if self.triangle.dtype == torch.float64 else 1e-5)
 
     def observe(self, phi: Float[Tensor, " K"], information: Float[Tensor, " B"]) -> "Belief":
         """The belief after a task with information f at φ.
@@ -153,6 +156,22 @@ def unvisited(
     covariance = prior_covariance(prior)
     row = packed(covariance[None]).to(dtype)
     return Belief(covariance, row.expand(blocks, -1).clone())
+
+
+def spanned(
+    prior: Float[Tensor, "K K"], phis: Sequence[Float[Tensor, " K"]], phi: Float[Tensor, " K"]
+) -> bool:
+    """Whether φ is in the span of the φ_j, so that exact protection leaves it no freedom.
+
+    Args:
+        prior: Σ₀.
+        phis: the φ_j.
+        phi: φ.
+    """
+    belief = Belief(prior, packed(prior[None]))
+    for known in phis:
+        belief = belief.observe(known, torch.tensor([torch.inf]))
+    return belief.step(phi).fixed
 
 
 def posterior(

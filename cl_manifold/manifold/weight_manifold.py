@@ -4,7 +4,6 @@ Knows how control points, belief and atlas move together; nothing about data, lo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -15,7 +14,8 @@ from cl_manifold.errors import ContextError, LayoutError, context_text
 from cl_manifold.geometry import Basis, Growth
 from cl_manifold.manifold import belief as beliefs
 from cl_manifold.manifold.atlas import Atlas, Task
-from cl_manifold.manifold.belief import PRECISION, Belief, Step, packed
+from cl_manifold.manifold.belief import PRECISION, Belief
+from cl_manifold.manifold.extending import continued, inherited
 from cl_manifold.manifold.information import leaning, normalised
 from cl_manifold.manifold.layout import (
     Extension,
@@ -27,42 +27,10 @@ from cl_manifold.manifold.layout import (
     with_buffers,
 )
 from cl_manifold.manifold.points import Storage, points_through
+from cl_manifold.manifold.visits import Commit, Visit, moved_buffers, outside
 
 GRID = 257
 """Contexts at which the overshoot of a commit is looked for."""
-
-
-@final
-@dataclass(eq=False)
-class Visit:
-    """An open visit: the weights of one context are out, to be trained and committed.
-
-    It stays open until another context is checked out. Training on at the same context, and
-    committing again, replaces what this visit committed before.
-
-    Attributes:
-        context: canonical coordinates, shape (dim,), float64, on the CPU.
-        step: what moving the weights here does, from the belief before the visit.
-        anchor: w(c) when the visit began, by name.
-        before: the belief without this visit.
-        outside: buffers of the module that were not on the manifold when the visit began.
-        committed: whether the atlas' last task is this visit.
-    """
-
-    context: Tensor
-    step: Step
-    anchor: State
-    before: Belief
-    outside: State
-    committed: bool = False
-
-
-@dataclass(frozen=True)
-class Commit:
-    """What a commit did, averaged (plasticity) or maximal (overshoot) over blocks."""
-
-    plasticity: float
-    overshoot: float
 
 
 @final
@@ -220,21 +188,12 @@ class WeightManifold:
         return report
 
     @torch.no_grad()
-    def absorb(self) -> bool:
-        """Take what was written into the module since the last commit into that commit.
-
-        Returns:
-            Whether there was anything.
-        """
+    def absorb(self) -> None:
+        """Take what was written into the module since the last commit into that commit."""
         visit = self.visit
-        if visit is None or not visit.committed:
-            return False
-        self.take_up_buffers()
-        displacement = self._displacement()
-        if not any(bool(d.any()) for d in displacement.values()):
-            return False
-        self.points.move(visit.step, displacement)
-        return True
+        if visit is not None and visit.committed:
+            self.take_up_buffers()
+            self.points.move(visit.step, self._displacement())
 
     @torch.no_grad()
     def preview(self, context: Float[Tensor, " dim"], live: State) -> State:
@@ -262,11 +221,7 @@ class WeightManifold:
         Up to now they were the same in every context.
         """
         visit = self.open_visit
-        moved: dict[str, tuple[Tensor, bool]] = {}
-        for name, buffer in self.module.named_buffers():
-            was = visit.outside.get(name)
-            if was is not None and self.select(name) and _moved(name, was, buffer):
-                moved[name] = (was, bool((was >= 0).all() and (buffer >= 0).all()))
+        moved = moved_buffers(self.module, visit.outside, self.select)
         if moved:
             self._extend(with_buffers(self.layout, moved), {n: t for n, (t, _) in moved.items()})
             visit.outside = {n: t for n, t in visit.outside.items() if n not in moved}
@@ -394,22 +349,14 @@ class WeightManifold:
                 f"points are fixed by {len(self.atlas)} finished tasks; grow the basis, "
                 "or protect finished tasks by Fisher information instead of exactly"
             )
-        buffers = dict(self.module.named_buffers())
-        names = [n for n in buffers if n not in self.layout.names]
-        outside = {n: buffers[n].detach().clone() for n in names}
         anchor = {n: w.detach() for n, w in self.points.at(phi).items()}
-        return Visit(context, self.belief.step(phi), anchor, self.belief, outside)
+        return Visit(
+            context, self.belief.step(phi), anchor, self.belief, outside(self.module, self.layout)
+        )
 
     def _fixed(self, phi: Float[Tensor, " K"]) -> bool:
-        """Whether φ is in the span of the φ_j that are protected exactly.
-
-        One block in float64 tells. Finite information always leaves some freedom, however little.
-        """
-        belief = Belief(self.belief.prior, packed(self.belief.prior[None]))
-        for task in self.atlas.tasks:
-            if task.exact:
-                belief = belief.observe(task.phi, torch.tensor([torch.inf]))
-        return belief.step(phi).fixed
+        exact = [task.phi for task in self.atlas.tasks if task.exact]
+        return beliefs.spanned(self.belief.prior, exact, phi)
 
     def _displacement(self) -> State:
         """W − w(c), in the dtype of the control points."""
@@ -444,29 +391,20 @@ class WeightManifold:
         """Move to a larger layout; new tensors start at `start`, or as the module holds them."""
         current = found.layout.read(self.module) | start
         firmness = PRECISION * self.strength
-        information = [_inherited(t.information, found, firmness) for t in self.atlas.tasks]
+        information = [inherited(t.information, found, firmness) for t in self.atlas.tasks]
         self.points = self.points.extended(found.layout, self.basis.constant(), current)
         self.layout = found.layout
         self.atlas.reblock(information)
-        self.belief = self._inherit(self.belief, found, self.atlas.tasks)
+        self.belief = continued(self.belief, found, self.atlas.tasks)
         if self.visit is not None:
             tasks = self.atlas.tasks[:-1] if self.visit.committed else self.atlas.tasks
-            self.visit.before = self._inherit(self.visit.before, found, tasks)
+            self.visit.before = continued(self.visit.before, found, tasks)
             self.visit.step = self.visit.before.step(self.visit.step.phi)
             kept, here = self.visit.anchor, self.points.at(self.visit.step.phi)
             self.visit.anchor = {
                 n: kept[n] if n in kept and kept[n].shape == w.shape else w.detach()
                 for n, w in here.items()
             }
-
-    def _inherit(self, belief: Belief, found: Extension, tasks: tuple[Task, ...]) -> Belief:
-        """The belief over the new blocks, after what finished tasks hold of them."""
-        belief = belief.inherited(found.origin)
-        for task in tasks:
-            if task.information is not None:
-                f = torch.where(found.origin < 0, task.information, 0.0)
-                belief = belief.observe(task.phi, f) if bool(f.any()) else belief
-        return belief
 
     def _posterior(self, basis: Basis) -> Belief:
         information = self.atlas.information(self.layout.blocks)
@@ -483,23 +421,3 @@ class WeightManifold:
 
     def _grid_of(self, basis: Basis) -> Tensor:
         return basis(basis.topology.grid(GRID))
-
-
-def _moved(name: str, was: Tensor, now: Tensor) -> bool:
-    """Whether training moved a buffer that can be interpolated: statistics, or their count."""
-    if was.shape != now.shape or was.is_complex():
-        return False
-    if not was.is_floating_point() and name.rpartition(".")[2] != "num_batches_tracked":
-        return False
-    finite = bool(was.isfinite().all() and now.isfinite().all())
-    return finite and not torch.equal(was, now)
-
-
-def _inherited(information: Tensor | None, found: Extension, firmness: float) -> Tensor | None:
-    """A task's information on more blocks; see `WeightManifold.extend`."""
-    if information is None:
-        return None
-    exact = bool(information.isinf().all())
-    new = torch.where(found.wider, firmness, 0.0).to(information)
-    new = torch.full_like(new, torch.inf) if exact else new
-    return torch.where(found.origin < 0, new, information[found.origin.clamp(min=0)])

@@ -12,7 +12,8 @@ from cl_manifold.errors import DriftError
 from cl_manifold.manifold.atlas import Task
 from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
-from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
+from cl_manifold.manifold.visits import Visit
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .measure import trained_head
 from .samples import Samples
@@ -24,8 +25,16 @@ WATCHED = 3
 """Drift is measured at this many earlier contexts: those that a commit moves most."""
 
 
+FAR = 100.0
+"""How far weights may move, next to their size or to 1, before the learning rate is doubted."""
+
+
 class DriftWarning(UserWarning):
     """A commit changed much of what the network answers at an earlier context."""
+
+
+class LearningRateWarning(UserWarning):
+    """Training moved the weights so far that nothing can be told about them."""
 
 
 @final
@@ -91,6 +100,27 @@ class DriftGate:
         visit = manifold.open_visit
         others = manifold.atlas.without(visit.context)
         return drift_of_commit(manifold, visit, live, others, samples.inputs, likelihood)
+
+
+def warn_of_far_moves(manifold: WeightManifold, index: int) -> None:
+    """Say so where training moved the weights of the open visit beyond all measure.
+
+    Outputs then are so large that their information and their gradients are rounding: what was
+    learned there cannot be held by either.
+    """
+    anchor, live = manifold.open_visit.anchor, manifold.layout.tensors(manifold.module)
+    names = [e.name for e in manifold.layout.trained]
+    before = torch.cat([anchor[n].flatten().float() for n in names])
+    after = torch.cat([live[n].detach().flatten().float() for n in names])
+    size = float(before.square().mean().sqrt())
+    moved = float((after - before).square().mean().sqrt())
+    if moved > FAR * max(size, 1.0):
+        warn(
+            f"experience {index} moved the weights by {moved:.3g} on average, from a size of "
+            f"{size:.3g}, so that what it learned cannot be held; lower the learning rate",
+            LearningRateWarning,
+            stacklevel=3,
+        )
 
 
 def drift_of_commit(

@@ -27,7 +27,7 @@ from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .coordinates import Coordinates
 from .deciding import Chosen, Decider, DecisionOptions
-from .drift import DriftGate, OnDrift
+from .drift import DriftGate, OnDrift, warn_of_far_moves
 from .dry_run import check_optimizer, dry_run
 from .inference import InferredTesting
 from .measure import Measured
@@ -252,6 +252,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
             plasticity = manifold.average(visit.step.freedom)
             samples = drawn(strategy, max(self.information.samples, 64), self._generator)
             manifold.take_up_buffers()
+            warn_of_far_moves(manifold, index)
             self._measured.add(strategy, manifold, samples, self._generator)
             drift, gate = self.gate.check(strategy, manifold, samples, index)
             chosen = replace(chosen, context=manifold.open_visit.context)

@@ -5,7 +5,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.manifold.weight_manifold import Visit, WeightManifold
+from cl_manifold.manifold.visits import Visit
+from cl_manifold.manifold.weight_manifold import WeightManifold
 
 RATIO = 10.0
 """ρ at which a price of λ counts in full."""

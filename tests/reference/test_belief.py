@@ -270,3 +270,17 @@ def test_float32_triangles_are_computed_in_float64() -> None:
     wide = Belief(wide.prior, single.triangle.double())
     expected = wide.observe(phis[0].float().double(), information[0].float().double())
     assert torch.equal(found.triangle, expected.triangle.float())
+
+
+def test_rounding_never_makes_a_price_negative() -> None:
+    """Twelve orders of magnitude of information, stored in float32: Σφ is rounding in places."""
+    torch.manual_seed(0)
+    belief = beliefs.unvisited(torch.eye(3), 4096, torch.float32)
+    phis = torch.nn.functional.normalize(torch.randn(5, 3, dtype=torch.float64), dim=-1)
+    for phi in phis:
+        belief = belief.observe(phi, 10 ** (12 * torch.rand(4096) - 4))
+    stored = [(belief.covariance() @ phi).float().double() @ phi for phi in phis]
+    assert all(bool((q < 0).any()) for q in stored), "else this test shows nothing"
+    steps = [belief.step(phi) for phi in phis]
+    assert all(bool((step.kappa > 0).all() and step.kappa.isfinite().all()) for step in steps)
+    assert all(bool((step.freedom < step.saturated).any()) for step in steps)
