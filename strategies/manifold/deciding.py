@@ -10,9 +10,9 @@ from torch import Tensor
 
 from cl_manifold.contexts.decisions import ByEvidence, Rule
 from cl_manifold.contexts.evidence import Decision, Evidence
-from cl_manifold.contexts.policies import InferredContext, position
-from cl_manifold.contexts.statistics import assured_difference, doubt, return_test
-from cl_manifold.contexts.sweep import logits_at, logits_with, refine, row, spread
+from cl_manifold.contexts.policies import ContextPolicy, InferredContext, position
+from cl_manifold.contexts.statistics import assured_difference
+from cl_manifold.contexts.sweep import logits_at, logits_with, row
 from cl_manifold.errors import ContextError, context_text
 from cl_manifold.geometry import Growth, Vertices
 from cl_manifold.manifold.atlas import Reference
@@ -23,6 +23,7 @@ from cl_manifold.manifold.weight_manifold import WeightManifold
 from .drift import drift_of_commit
 from .probes import Probe, losses, probe
 from .support import Support, hold_out
+from .zero_shot import zero_shot
 
 FREE = 0.5
 """Plasticity from which an unvisited coordinate is taken before the basis grows."""
@@ -104,7 +105,8 @@ class Decider:
         if not manifold.atlas.tasks:
             return Chosen(self._home(manifold) if given is None else given, "place")
         begin = time.perf_counter()
-        evidence = self._zero_shot(manifold, given)
+        support, can_grow = self._required_support(), self._can_grow(manifold)
+        evidence = zero_shot(manifold, support, self.search, given, can_grow, self._generator)
         context = torch.tensor(evidence.context, dtype=torch.float64)
         decision = self.rule.decide(evidence)
         if decision is None:
@@ -126,53 +128,6 @@ class Decider:
     def _home(self, manifold: WeightManifold) -> Tensor:
         """Where the first task goes: the first vertex, the origin of other topologies."""
         return manifold.basis.topology.grid(2)[0].double()
-
-    def _zero_shot(self, manifold: WeightManifold, given: Tensor | None) -> Evidence:
-        """The best existing coordinate, and whether what lies there fits the support."""
-        support = self._required_support()
-        references = manifold.atlas.references
-        places = torch.stack([r.context for r in references])
-        visited = self._losses(manifold, places)
-        best = references[int(visited.mean(1).argmin())]
-        context = self._lowest(manifold, best, visited) if given is None else given
-        found = manifold.atlas.reference(context)
-        reference = found or best
-        logits = logits_at(manifold, context[None], support.inputs)[0]
-        here = losses(logits, support.y)
-        return Evidence(
-            samples=len(support.y),
-            context=tuple(context.tolist()),
-            visited=found is not None,
-            zero_shot_loss=float(here.mean()),
-            zero_shot_acc=float((logits.argmax(-1) == support.y).float().mean()),
-            reference_loss=float(reference.losses.mean()),
-            p_value=return_test(doubt(here.cpu()), doubt(reference.losses), self._generator),
-            plasticity=manifold.plasticity(context),
-            overshoot=manifold.overshoot(context),
-            can_grow=self._can_grow(manifold),
-        )
-
-    def _lowest(self, manifold: WeightManifold, best: Reference, visited: Tensor) -> Tensor:
-        """The context of lowest loss; a visited one unless another is surely better."""
-        support, count = self._required_support(), self.search.search
-        inputs = tuple(column[:count] for column in support.inputs)
-        y = support.y[:count]
-        places = spread(manifold, self.search.grid)
-        values = torch.stack([losses(row, y).mean() for row in logits_at(manifold, places, inputs)])
-        context = places[int(values.argmin())]
-        if not manifold.basis.topology.mixes:
-            context = refine(
-                manifold,
-                lambda logits: losses(logits, y).mean(),
-                context,
-                inputs,
-                steps=self.search.refinements,
-                rate=0.5 / self.search.grid,
-            )
-        row = int(visited.mean(1).argmin())
-        here = losses(logits_at(manifold, context[None], support.inputs)[0], support.y)
-        better = assured_difference(visited[row], here) > 0
-        return context if better else best.context
 
     def _probed(
         self,
@@ -336,12 +291,6 @@ class Decider:
         inputs, tasks = self._required_support().inputs, manifold.atlas.tasks
         return drift_of_commit(manifold, visit, weights, tasks, inputs, Categorical())
 
-    def _losses(self, manifold: WeightManifold, places: Tensor) -> Tensor:
-        support = self._required_support()
-        return torch.stack(
-            [losses(row, support.y) for row in logits_at(manifold, places, support.inputs)]
-        )
-
     def _required_support(self) -> Support:
         assert self.support is not None
         return self.support
@@ -353,3 +302,18 @@ def _grow(manifold: WeightManifold, growth: Growth) -> None:
         manifold.grow(growth)
     else:
         manifold.grow_and_reembed(growth)
+
+
+def decider_for(options: DecisionOptions | None, policy: ContextPolicy) -> Decider | None:
+    """Who decides; None where every experience is placed where its context is.
+
+    Raises:
+        ValueError: contexts are inferred, but nobody decides.
+    """
+    search = policy if isinstance(policy, InferredContext) else InferredContext()
+    if options is None and search is policy:
+        raise ValueError(
+            "inferred contexts need a rule that tells returning tasks from new ones; "
+            "pass deciding=DecisionOptions()"
+        )
+    return None if options is None else Decider(options, search)

@@ -8,7 +8,7 @@ was trained, and evaluates every experience with the weights of its own context.
 import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypedDict, final
+from typing import Any, final
 from warnings import warn
 
 import torch
@@ -17,41 +17,24 @@ from avalanche.training.supervised import JointTraining
 from torch import Tensor
 from typing_extensions import Unpack
 
-from cl_manifold.contexts import ContextPolicy, InferredContext, policy_of, position
+from cl_manifold.contexts import ContextPolicy, policy_of, position
 from cl_manifold.errors import ContextError, IncompatibleError, LayoutError
 from cl_manifold.geometry import Basis
 from cl_manifold.manifold.information import ExactInformation, FisherInformation
-from cl_manifold.manifold.layout import Granularity, State
-from cl_manifold.manifold.points import Storage
+from cl_manifold.manifold.layout import State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 from .coordinates import Coordinates
-from .deciding import Chosen, Decider, DecisionOptions
-from .drift import DriftGate, OnDrift, warn_of_far_moves
+from .deciding import Chosen, DecisionOptions, decider_for
+from .drift import DriftGate, warn_of_far_moves
 from .dry_run import check_optimizer, dry_run
 from .inference import InferredTesting
 from .measure import Measured
+from .options import ManifoldOptions, PluginOptions
 from .price import Price
 from .samples import arguments, drawn
 from .shaping import TopologyWatch
 from .trace import TaskTrace
-
-
-class ManifoldOptions(TypedDict, total=False):
-    """What `WeightManifold` takes besides module and basis."""
-
-    blocks: Granularity
-    strength: float | None
-    storage: Storage
-    growable: bool
-    select: Callable[[str], bool]
-
-
-class PluginOptions(ManifoldOptions, total=False):
-    """What the plugin takes besides."""
-
-    on_drift: OnDrift
-    drift_limit: float
 
 
 @final
@@ -109,7 +92,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         policy = policy_of(contexts)
         self.basis, self.price_weight = basis, price
         self.information = information or FisherInformation()
-        self.decider = _decider(deciding, policy)
+        self.decider = decider_for(deciding, policy)
         self.testing, self.shaping = testing, shaping
         self.gate = DriftGate(options.pop("on_drift", "warn"), options.pop("drift_limit", 0.8))
         self.coordinates_of = Coordinates(policy, shaping)
@@ -387,13 +370,3 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
                 "this WeightManifoldPlugin already belongs to another strategy, whose tasks its "
                 "manifold holds; make a new plugin for each strategy, for example inside the loop"
             )
-
-
-def _decider(options: DecisionOptions | None, policy: ContextPolicy) -> Decider | None:
-    search = policy if isinstance(policy, InferredContext) else InferredContext()
-    if options is None and search is policy:
-        raise ValueError(
-            "inferred contexts need a rule that tells returning tasks from new ones; "
-            "pass deciding=DecisionOptions()"
-        )
-    return None if options is None else Decider(options, search)
