@@ -38,18 +38,6 @@ def context_of(basis: Basis, number: Number) -> Tensor:
     return torch.tensor([float(number)], dtype=torch.float64)
 
 
-class Policy:
-    """A callable on experiences, in the form that the plugin takes."""
-
-    source = "given"
-
-    def __init__(self, basis: Basis, number: Callable[[Any], Number]) -> None:
-        self.basis, self.number = basis, number
-
-    def __call__(self, experience: Any) -> Tensor:
-        return context_of(self.basis, self.number(experience))
-
-
 def plugin(basis: Basis, number: Callable[[Any], Number], information: str) -> Any:
     """The plugin with its defaults.
 
@@ -58,8 +46,7 @@ def plugin(basis: Basis, number: Callable[[Any], Number], information: str) -> A
         number: the context of an experience as a plain number.
         information: a key of `INFORMATION`.
     """
-    policy: Any = Policy(basis, number)
-    return WeightManifoldPlugin(basis, contexts=policy, information=INFORMATION[information]())
+    return WeightManifoldPlugin(basis, contexts=number, information=INFORMATION[information]())
 
 
 def state_at(manifold_plugin: Any, number: Number) -> dict[str, Tensor]:

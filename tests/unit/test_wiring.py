@@ -1,0 +1,194 @@
+"""Every setting reaches the object that it is about, and no two random streams share a seed."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+
+from cl_manifold.build import build_basis, build_network, build_strategy, build_stream
+from cl_manifold.config import (
+    SECTIONS,
+    ContextsConfig,
+    StrategyConfig,
+    StreamConfig,
+    TrainingConfig,
+    resolve,
+)
+from cl_manifold.contexts import GivenContext, InferredContext
+from cl_manifold.geometry import Bernstein, Circle, Fourier, Interval, Vertices
+from cl_manifold.manifold.information import ExactInformation
+from cl_manifold.strategies import LinearDecayPlugin, WeightManifoldPlugin
+from cl_manifold.streams import TaskStream
+from cl_manifold.streams.builders import PURPOSES, seeded
+
+TINY = {"stream.contexts": 3, "stream.samples": 60, "stream.test_samples": 60}
+INFERRED = {"contexts.training": "inferred", "topology.kind": "simplex"}
+TESTED = {"contexts.test": "inferred"}
+
+
+@cache
+def stream_of(config: StreamConfig, seed: int) -> TaskStream:
+    return build_stream(config, None, seed)
+
+
+def built(**settings: Any) -> Any:
+    config = resolve([("test", TINY | settings)]).config
+    stream = stream_of(config.stream, config.seed)
+    network = build_network(config, stream)
+    return build_strategy(config, stream, network, [], EvaluationPlugin(loggers=[]))
+
+
+def ours(strategy: Any) -> Any:
+    return next(p for p in strategy.plugins if isinstance(p, WeightManifoldPlugin))
+
+
+def policy(strategy: Any) -> type:
+    return type(ours(strategy).coordinates_of.policy)
+
+
+def of(name: str) -> Callable[[Any], Any]:
+    """An attribute of one of the other strategies' plugins, searched through all of them."""
+
+    def find(strategy: Any) -> Any:
+        holders = [strategy, *strategy.plugins]
+        return next(getattr(h, name) for h in holders if name in vars(h))
+
+    return find
+
+
+def rule(name: str) -> Callable[[Any], Any]:
+    return lambda s: getattr(ours(s).decider.rule, name)
+
+
+def deciding(name: str) -> Callable[[Any], Any]:
+    return lambda s: getattr(ours(s).decider.options, name)
+
+
+def inferring(name: str) -> Callable[[Any], Any]:
+    return lambda s: getattr(ours(s).testing, name)
+
+
+def optional(name: str) -> Callable[[Any], Any]:
+    return lambda s: ours(s).options[name]
+
+
+def is_watched(strategy: Any) -> Any:
+    shaping = ours(strategy).shaping
+    return None if shaping is None else shaping.follows
+
+
+CASES: list[tuple[str, Any, dict[str, Any], Callable[[Any], Any], Any]] = [
+    ("strategy.price", 7.5, {}, lambda s: ours(s).price_weight, 7.5),
+    ("strategy.strength", 4.5, {}, optional("strength"), 4.5),
+    ("strategy.blocks", "weight", {}, optional("blocks"), "weight"),
+    ("strategy.blocks", "tensor", {}, optional("blocks"), "tensor"),
+    ("strategy.storage", "int8", {}, optional("storage"), "int8"),
+    ("strategy.protection", "exact", {}, lambda s: type(ours(s).information), ExactInformation),
+    ("strategy.information_samples", 17, {}, lambda s: ours(s).information.samples, 17),
+    ("training.hidden", (5, 4), {}, lambda s: [p.shape[0] for p in s.model.parameters()],
+     [5, 5, 4, 4, 10, 10]),
+    ("training.epochs", 9, {}, lambda s: s.train_epochs, 9),
+    ("training.batch_size", 11, {}, lambda s: s.train_mb_size, 11),
+    ("training.optimizer", "sgd", {}, lambda s: type(s.optimizer), torch.optim.SGD),
+    ("training.optimizer", "adam", {}, lambda s: type(s.optimizer), torch.optim.Adam),
+    ("training.learning_rate", 0.37, {}, lambda s: s.optimizer.param_groups[0]["lr"], 0.37),
+    ("training.decay", True, {},
+     lambda s: sum(isinstance(p, LinearDecayPlugin) for p in s.plugins), 1),
+    ("training.decay", False, {},
+     lambda s: sum(isinstance(p, LinearDecayPlugin) for p in s.plugins), 0),
+    ("training.device", "meta", {}, lambda s: str(s.device), "meta"),
+    ("contexts.training", "given", {}, policy, GivenContext),
+    ("contexts.training", "inferred", {"topology.kind": "simplex"}, policy, InferredContext),
+    ("contexts.test", "given", {}, lambda s: ours(s).testing, None),
+    ("contexts.test", "inferred", {"contexts.batch": 9}, inferring("batch"), 9),
+    ("contexts.batch", 13, TESTED, inferring("batch"), 13),
+    ("contexts.features", 19, TESTED, inferring("features"), 19),
+    ("contexts.rule", "none", {}, lambda s: ours(s).decider, None),
+    ("contexts.rule", "auto", {}, lambda s: ours(s).decider, None),
+    ("contexts.rule", "auto", INFERRED, lambda s: type(ours(s).decider.rule).__name__,
+     "ByEvidence"),
+    ("contexts.rule", "csp", {}, lambda s: type(ours(s).decider.rule).__name__, "GainRule"),
+    ("contexts.rule", "never-grow", {}, lambda s: type(ours(s).decider.rule).__name__,
+     "NeverGrow"),
+    ("contexts.level", 0.21, INFERRED, rule("level"), 0.21),
+    ("contexts.tolerance", 0.22, INFERRED, rule("tolerance"), 0.22),
+    ("contexts.drift", 0.23, INFERRED, rule("drift"), 0.23),
+    ("contexts.held_out", 24, INFERRED, deciding("held_out"), 24),
+    ("contexts.probe_share", 0.25, INFERRED, deciding("probe_share"), 0.25),
+    ("contexts.max_control_points", 26, INFERRED, deciding("max_control_points"), 26),
+    ("contexts.topology", "fixed", {}, is_watched, None),
+    ("contexts.topology", "watched", {}, is_watched, False),
+    ("contexts.topology", "auto", {}, is_watched, True),
+    ("seed", 27, INFERRED, deciding("seed"), 27),
+    ("seed", 28, TESTED, inferring("seed"), 28),
+    ("strategy.penalty", 3.5, {"strategy.name": "mas"}, of("_lambda"), 3.5),
+    ("strategy.penalty", 3.6, {"strategy.name": "online-ewc"}, of("ewc_lambda"), 3.6),
+    ("strategy.decay", 0.6, {"strategy.name": "online-ewc"}, of("decay_factor"), 0.6),
+    ("strategy.replay_samples", 33, {"strategy.name": "replay"}, of("mem_size"), 33),
+    ("strategy.alpha", 0.34, {"strategy.name": "der"}, of("alpha"), 0.34),
+    ("strategy.alpha", 0.34, {"strategy.name": "der++"}, of("alpha"), 0.34),
+    ("strategy.beta", 0.35, {"strategy.name": "der++"}, of("beta"), 0.35),
+    ("strategy.temperature", 3.7, {"strategy.name": "lwf"},
+     lambda s: of("lwf")(s).temperature, 3.7),
+    ("strategy.margin", 0.38, {"strategy.name": "gem"}, of("memory_strength"), 0.38),
+    ("strategy.pruned", 0.39, {"strategy.name": "packnet"},
+     lambda s: of("prune_proportion")(s)(0), 0.39),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "others", "read", "expected"),
+    CASES,
+    ids=[f"{key}={value}-{i}" for i, (key, value, *_) in enumerate(CASES)],
+)
+def test_a_setting_reaches_its_object(
+    key: str, value: Any, others: dict[str, Any], read: Callable[[Any], Any], expected: Any
+) -> None:
+    found = read(built(**{**others, key: value}))
+    assert (list(found) if isinstance(expected, list) else found) == expected
+
+
+def test_no_setting_is_left_out() -> None:
+    """Of these sections; names are looked up, and two settings are read by the command itself."""
+    asked = {key for key, *_ in CASES}
+    chosen = {"strategy.name", "training.threads", "training.evaluate_every"}
+    for section in (StrategyConfig, TrainingConfig, ContextsConfig):
+        name = next(n for n, kind in SECTIONS.items() if kind is section)
+        assert {f"{name}.{f.name}" for f in fields(section)} <= asked | chosen
+
+
+def test_the_settings_of_a_topology_reach_the_basis() -> None:
+    def basis(space: Any, **settings: Any) -> Any:
+        config = resolve([("test", {f"topology.{k}": v for k, v in settings.items()})]).config
+        return build_basis(config.topology, space, config.seed)
+
+    circle, ends = Circle(2.5), Interval(-1.0, 3.0)
+    assert basis(circle, kind="circle", harmonics=2).spec() == Fourier(2, 2.5).spec()
+    assert basis(ends, kind="interval", degree=5).spec() == Bernstein(5, -1.0, 3.0).spec()
+    assert basis(Vertices(4).topology, kind="simplex").spec() == Vertices(4).spec()
+    spline = basis(ends, kind="spline", size=9, degree=2)
+    assert (spline.size, spline.topology.low, spline.topology.high) == (9, -1.0, 3.0)
+    around = basis(circle, kind="spline", size=8, degree=2)
+    assert (around.size, around.topology.period) == (8, 2.5)
+    codes = [basis(Vertices(4).topology, kind="codes", size=3) for _ in range(2)]
+    assert codes[0].size == 3
+    assert codes[0].spec() == codes[1].spec()
+
+
+def test_the_seed_reaches_network_and_stream() -> None:
+    def weights(seed: int) -> Any:
+        return torch.cat([p.flatten() for p in built(seed=seed).model.parameters()])
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+def test_no_two_purposes_of_any_two_runs_share_random_numbers() -> None:
+    """As `seed + index` would: run 0's second purpose would draw what run 1's first draws."""
+    seeds = {seeded(s, p).initial_seed() for s, p in product(range(50), PURPOSES)}
+    assert len(seeds) == 50 * len(PURPOSES)
