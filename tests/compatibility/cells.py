@@ -82,7 +82,7 @@ def judge(cell: Cell) -> Outcome:
 
 
 def _faults(cell: Cell, way: str, run: Run, bare: Run) -> list[str]:
-    faults = [f"{way}: {f}" for f in checks.trained_is_evaluated(run, cell.jointly)]
+    faults = [f"{way}: {f}" for f in checks.trained_is_evaluated(run, bare, cell.jointly)]
     faults += [f"{way}: {f}" for f in checks.nothing_added_late(run, bare)]
     faults += [f"{way}: {f}" for f in checks.still_learns(run, bare)]
     if cell.jointly:

@@ -43,9 +43,20 @@ def _told(names: list[str]) -> str:
     return ", ".join(names[:2]) + more
 
 
-def trained_is_evaluated(run: Run, joint: bool) -> list[str]:
+def moved_by_evaluation(bare: Run) -> set[str]:
+    """What another's network itself changes when it is evaluated, such as which task is active."""
+    return {
+        name
+        for count, (number, end) in enumerate(bare.recorder.trained, 1)
+        if (used := bare.recorder.evaluated.get((count, number))) is not None
+        for name in unlike(end.state, used.state)
+    }
+
+
+def trained_is_evaluated(run: Run, bare: Run, joint: bool) -> list[str]:
     """(a) The weights held and evaluated for a context are those that its training ended with."""
     faults: list[str] = []
+    own = set() if joint else moved_by_evaluation(bare)
     for count, (number, end) in enumerate(run.recorder.trained, 1):
         held = run.held[count - 1][number]
         if missing := [n for n in end.weights if n not in held]:
@@ -57,7 +68,7 @@ def trained_is_evaluated(run: Run, joint: bool) -> list[str]:
         targets = list(run.scenario.probes) if joint else [number]
         for target in targets:
             used = run.recorder.evaluated.get((count, target))
-            faults += [] if used is None else _as_trained(run, (number, target), end, used)
+            faults += [] if used is None else _as_trained(run, (number, target), end, used, own)
     return faults
 
 
@@ -67,9 +78,11 @@ def nothing_added_late(run: Run, bare: Run) -> list[str]:
     return [f"what other plugins left in {_told(names)} was overwritten"] if names else []
 
 
-def _as_trained(run: Run, pair: tuple[Any, Any], end: Snapshot, used: Snapshot) -> list[str]:
+def _as_trained(
+    run: Run, pair: tuple[Any, Any], end: Snapshot, used: Snapshot, own: set[str]
+) -> list[str]:
     number, target = pair
-    names = unlike(end.state, used.state)
+    names = [n for n in unlike(end.state, used.state) if n not in own]
     if names:
         return [f"context {target} is evaluated with other weights than {number}: {_told(names)}"]
     alike = not run.whole or close(end.outputs, used.outputs, 1e-4)
