@@ -70,8 +70,7 @@ class MlflowLogger(BaseLogger):
         self.minibatch_points = minibatch_points
         self.max_experiences = max_experiences
         self._client = client
-        self._buffer: list[Metric] = []
-        self._names: list[str] = []
+        self._buffer: list[tuple[str, Metric]] = []
         self._by_task: set[str] = set()
         self._experiences = 0
         self._evaluating = False
@@ -91,8 +90,8 @@ class MlflowLogger(BaseLogger):
         if number is None:
             self._send_artifact(key, value, step)
         else:
-            self._buffer.append(Metric(key, number, int(time.time() * 1000), step))
-            self._names.append(name)
+            metric = Metric(key, number, int(time.time() * 1000), step)
+            self._buffer.append((name, metric))
 
     def flush(self) -> None:
         """Send everything that is buffered.
@@ -103,16 +102,16 @@ class MlflowLogger(BaseLogger):
         if not self._buffer:
             return
         client, run_id = self._attach()
-        self._by_task |= shared_keys(self._buffer, self._names)
+        self._by_task |= shared_keys(self._buffer)
         metrics = [
             Metric(with_task(m.key, name), m.value, m.timestamp, m.step)
             if m.key in self._by_task
             else m
-            for m, name in zip(self._buffer, self._names, strict=True)
+            for name, m in self._buffer
         ]
         with store_errors(f"send metrics to run {run_id}"):
             client.log_batch(run_id, metrics=thinned(metrics, self.minibatch_points))
-        self._buffer, self._names = [], []
+        self._buffer = []
 
     def before_training_exp(self, strategy: Any, metric_values: list[Any], **kwargs: Any) -> None:
         """From here on evaluations count this experience as seen."""
@@ -164,11 +163,10 @@ class MlflowLogger(BaseLogger):
         return self.__dict__ | {"_client": None}
 
 
-def shared_keys(metrics: list[Metric], names: list[str]) -> set[str]:
+def shared_keys(buffer: list[tuple[str, Metric]]) -> set[str]:
     """Keys under which metrics of different names came at one step: those of several tasks."""
     first: dict[tuple[str, int], str] = {}
-    pairs = zip(metrics, names, strict=True)
-    return {m.key for m, name in pairs if first.setdefault((m.key, m.step), name) != name}
+    return {m.key for name, m in buffer if first.setdefault((m.key, m.step), name) != name}
 
 
 def thinned(metrics: list[Metric], points: int) -> list[Metric]:
