@@ -32,7 +32,7 @@ class Item:
     grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-_DIGITS = {"training.epochs": 10, "training.batch_size": 16, "strategy.price": 100.0}
+_DIGITS = {"training.epochs": 10, "training.batch_size": 16}
 _MNIST = {"stream.samples": 10_000, "stream.test_samples": 2_000}
 _CIRCLE = {"topology.kind": "circle"}
 _SIMPLEX = {"topology.kind": "simplex"}
@@ -122,19 +122,19 @@ STREAMS: Mapping[str, Item] = {
     "gpm-permuted-mnist": Item(
         "MNIST with 10 unrelated pixel orders, in the setting of GPM; context is which one",
         "cl_manifold.streams:gpm_permuted_mnist",
-        _GPM | _SIMPLEX | _FEW | {"stream.contexts": 10, "strategy.price": 100.0},
+        _GPM | _SIMPLEX | _FEW | {"stream.contexts": 10},
         "Saha, Garg, Roy 2021 (GPM), arXiv 2103.09762",
     ),
     "mammoth-permuted-mnist": Item(
         "MNIST with 20 unrelated pixel orders, in the setting of mammoth; context is which one",
         "cl_manifold.streams:mammoth_permuted_mnist",
-        _MAMMOTH | _SIMPLEX | _FEW | {"stream.contexts": 20, "strategy.price": 100.0},
+        _MAMMOTH | _SIMPLEX | _FEW | {"stream.contexts": 20},
         "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
     ),
     "mammoth-rotated-mnist": Item(
         "MNIST at 20 random angles in [0°, 180°), in the setting of mammoth; context on a circle",
         "cl_manifold.streams:mammoth_rotated_mnist",
-        _MAMMOTH | _CIRCLE | _FEW | {"stream.contexts": 20, "strategy.price": 3.0},
+        _MAMMOTH | _CIRCLE | _FEW | {"stream.contexts": 20},
         "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
     ),
     "split-mnist-task": Item(
@@ -164,7 +164,7 @@ STRATEGIES: Mapping[str, Item] = {
     "weight-manifold": Item(
         "weights are a smooth function of the context; finished tasks hold it in place",
         "cl_manifold.build:weight_manifold",
-        grid={"strategy.price": (3.0, 10.0, 30.0, 100.0)},
+        grid={"strategy.price": (1.0, 3.0, 10.0, 30.0)},
     ),
     "naive": Item(
         "fine-tuning on one experience after the other, no protection",

@@ -59,7 +59,7 @@ class StrategyConfig:
     """
 
     name: str = "weight-manifold"
-    price: float = 30.0
+    price: float = 10.0
     strength: float | None = None
     blocks: Literal["tensor", "row", "weight"] = "row"
     storage: Literal["float32", "bfloat16", "int8"] = "float32"

@@ -23,7 +23,7 @@ def main() -> None:
     strategy = WeightManifoldTraining(
         model=net,
         optimizer=torch.optim.Adam(net.parameters(), lr=1e-3),
-        manifold=WeightManifoldPlugin(Fourier(harmonics=3), price=100.0),
+        manifold=WeightManifoldPlugin(Fourier(harmonics=3)),
         plugins=[LinearDecayPlugin()],
         train_mb_size=16,
         train_epochs=10,

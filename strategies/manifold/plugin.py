@@ -58,7 +58,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
         basis: Basis,
         *,
         contexts: ContextPolicy | Callable[[Any], Any] | None = None,
-        price: float = 30.0,
+        price: float = 10.0,
         information: FisherInformation | ExactInformation | None = None,
         deciding: DecisionOptions | None = None,
         testing: InferredTesting | None = None,
