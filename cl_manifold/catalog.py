@@ -134,7 +134,7 @@ STREAMS: Mapping[str, Item] = {
     "mammoth-rotated-mnist": Item(
         "MNIST at 20 random angles in [0°, 180°), in the setting of mammoth; context on a circle",
         "cl_manifold.streams:mammoth_rotated_mnist",
-        _MAMMOTH | _CIRCLE | _FEW | {"stream.contexts": 20},
+        _MAMMOTH | _CIRCLE | _FEW | {"stream.contexts": 20, "strategy.price": 1.0},
         "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
     ),
     "split-mnist-task": Item(
