@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cl_manifold.errors import ContextError, InformationError, LayoutError
 from cl_manifold.geometry import Basis, Bernstein, Fourier, Vertices, random_codes
+from cl_manifold.manifold import belief as beliefs
 from cl_manifold.manifold.belief import PRECISION
 from cl_manifold.manifold.information import SHARED
 from cl_manifold.manifold.layout import GRANULARITIES, Granularity
@@ -51,6 +52,13 @@ def walked(
 
 def covariances(manifold: WeightManifold) -> Tensor:
     return manifold.belief.covariance()
+
+
+def test_one_block_and_any_strength_above_zero_will_do() -> None:
+    manifold = WeightManifold(nn.Linear(2, 3, bias=False), Fourier(1), blocks="tensor",
+                              strength=0.5)  # fmt: skip
+    shake(manifold, at(0.1), torch.ones(1))
+    assert float(manifold.atlas.information(1)) == pytest.approx(0.5 * PRECISION)
 
 
 # -- what a manifold is made of ------------------------------------------------------------------
@@ -628,6 +636,31 @@ def test_finished_tasks_hold_statistics_that_join_later(information: float) -> N
     found = manifold.state(at(0.1))["norm.running_mean"]
     torch.testing.assert_close(found, start + share * (now - start), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(manifold.state(at(0.4))["norm.running_mean"], now)
+
+
+@pytest.mark.parametrize("information", [INF, 1.0])
+def test_statistics_that_join_in_the_middle_of_a_visit_are_held_like_the_average_weight(
+    information: float,
+) -> None:
+    """Information was measured block by block before they joined, tasks were committed before."""
+    net = Masked().double()
+    manifold = WeightManifold(net, Fourier(1), growable=True)
+    for c in (0.1, 0.4):
+        shake(manifold, at(c), torch.full((manifold.layout.blocks,), information))
+    manifold.check_out(at(0.7))
+    measured = torch.full((manifold.layout.blocks,), information)
+    manifold.commit(measured)
+    train(net, 1)
+    manifold.commit(measured)
+    manifold.commit(measured)
+    found = manifold.atlas.information(manifold.layout.blocks)
+    joined = slice(len(measured), None)
+    expected = INF if information == INF else PRECISION * manifold.strength
+    torch.testing.assert_close(found[:, joined], torch.full_like(found[:, joined], expected))
+    posterior = beliefs.unvisited(Fourier(1).prior(), manifold.layout.blocks)
+    for phi, f in zip(manifold.atlas.phis(3), found, strict=True):
+        posterior = posterior.observe(phi, f)
+    torch.testing.assert_close(covariances(manifold), posterior.covariance())
 
 
 def test_interpolated_variances_and_counts_are_what_a_module_can_hold() -> None:
