@@ -32,6 +32,7 @@ from .repairs import (
     Distillation,
     GreedySampler,
     Replay,
+    SparingEvaluation,
     SynapticIntelligence,
 )
 from .separate import PackedTasks, SeparateNetworks
@@ -62,6 +63,7 @@ __all__ = [
     "RandomGuess",
     "Replay",
     "SeparateNetworks",
+    "SparingEvaluation",
     "Stored",
     "SummedPenalties",
     "SynapticIntelligence",
