@@ -305,7 +305,6 @@ class WeightManifold:
             return []
         before = {e.name: e.shape for e in self.layout.entries}
         self._extend(found, {})
-        self.visit = None
         return [e.name for e in self.layout.entries if before.get(e.name) != e.shape]
 
     def follow(self, module: nn.Module) -> None:

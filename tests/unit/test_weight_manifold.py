@@ -750,7 +750,6 @@ def test_a_new_head_joins_with_its_own_start_and_free(growable: bool) -> None:
     net["head1"] = nn.Linear(3, 2)
     start = net["head1"].weight.detach().clone()
     assert manifold.extend() == ["head1.weight", "head1.bias"]
-    assert manifold.visit is None
     assert manifold.extend() == []
     for where in (0.2, 0.7):
         torch.testing.assert_close(manifold.state(at(where))["head1.weight"], start)
@@ -764,6 +763,13 @@ def test_a_new_head_joins_with_its_own_start_and_free(growable: bool) -> None:
     (task,) = manifold.atlas.tasks
     assert task.information is not None
     assert not task.information[len(before) :].any()
+    # the visit goes on: what is committed now takes the place of what it committed before
+    visit = manifold.open_visit
+    again = shake(manifold, c, random_information(manifold))
+    assert manifold.open_visit is visit
+    assert len(manifold.atlas) == 1
+    for name, weights in again.items():
+        torch.testing.assert_close(manifold.state(c)[name], weights)
     shake(manifold, at(0.7), random_information(manifold))
     manifold.grow(Fourier(1).grown())
 
