@@ -223,6 +223,72 @@ def test_all_orders_of_a_convolution_agree(stride: int, groups: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
+def orders_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Fills up with the order and the number of samples of every convolution from now on."""
+    taken: list[tuple[str, int]] = []
+
+    def spy(name: str) -> Callable[..., Tensor]:
+        def run(x: Tensor, _phi: Tensor, weight: Tensor, *_: object) -> Tensor:
+            taken.append((name, len(x)))
+            return torch.zeros(len(x), weight.shape[1], 1, 1)
+
+        return run
+
+    for name in ("_kernels_first", "_samples_first", "_stack_first"):
+        monkeypatch.setattr(batched, name, spy(name))
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("order", "channels", "out", "size", "kernel", "stride"),
+    [
+        # three points: (3 − 1.5) n > 190 from 127 positions on
+        ("_kernels_first", 2, 4, (12, 11), 3, (1, 1)),
+        ("_kernels_first", 4, 4, (24, 22), 3, (2, 2)),
+        ("_samples_first", 2, 4, (12, 10), 3, (1, 1)),
+        ("_stack_first", 4, 4, (12, 10), 3, (1, 1)),
+        # a kernel of 4·10² numbers is no longer small beside 3 copies of 132
+        ("_stack_first", 4, 4, (12, 11), 10, (1, 1)),
+        ("_kernels_first", 4, 4, (12, 12), 10, (1, 1)),
+        # strides thin out what the stack is multiplied with
+        ("_stack_first", 2, 4, (6, 6), 3, (2, 1)),
+        ("_samples_first", 2, 5, (6, 6), 3, (2, 1)),
+    ],
+)
+def test_convolutions_take_the_order_that_costs_least(
+    order: str, channels: int, out: int, size: tuple[int, int], kernel: int,
+    stride: tuple[int, int], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    taken = orders_taken(monkeypatch)
+    x, phi = torch.zeros(2, channels, *size), torch.zeros(2, 3)
+    weight = torch.zeros(3, out, channels, kernel, kernel)
+    batched.convolution(x, phi, weight, None, Window(stride, (0, 0), (1, 1), 1))
+    assert taken == [(order, 2)]
+
+
+def test_only_a_cpu_mixes_kernels_and_takes_few_samples_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = orders_taken(monkeypatch)
+    x, phi, weight = torch.zeros(129, 4, 12, 11), torch.zeros(129, 3), torch.zeros(3, 4, 4, 3, 3)
+    window = Window((1, 1), (1, 1), (1, 1), 1)
+    assert len(batched.convolution(x, phi, weight, None, window)) == 129
+    assert taken == [("_kernels_first", n) for n in (64, 64, 1)]
+    taken.clear()
+    batched.convolution(x[:64], phi[:64], weight, None, window)
+    batched.convolution(x.to("meta"), phi.to("meta"), weight.to("meta"), None, window)
+    assert taken == [("_kernels_first", 64), ("_stack_first", 129)]
+
+
+def test_weights_are_assembled_in_full_whatever_autocast_says() -> None:
+    phi, points = torch.randn(2, 3), torch.randn(3, 4, 5).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = batched.assemble(phi, points)
+    assert found.dtype == torch.float32
+    expected = torch.einsum("bk,koi->boi", phi, points.double())
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_convolutions_of_more_samples_than_are_taken_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
