@@ -67,6 +67,18 @@ class Twice(nn.Module):
         return self.b(self.a(x).relu())
 
 
+class Thrice(Twice):
+    """Moreover another layer has its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Linear(5, 5)
+        self.c.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(super().forward(x).relu())
+
+
 LAYERS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(5, 3), (5,)),
     "linear without bias": (lambda: nn.Linear(5, 3, bias=False), (5,)),
@@ -107,6 +119,7 @@ LAYERS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "embedding": (lambda: nn.Embedding(7, 3), (2, 2)),
     "embedding with padding": (lambda: nn.Embedding(7, 3, padding_idx=2), (6,)),
     "a layer called twice": (Twice, (5,)),
+    "tied to a layer called twice": (Thrice, (5,)),
     "network": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 3, 3),
@@ -161,7 +174,8 @@ def loop(net: nn.Module, manifold: ManifoldModule, x: Tensor, contexts: Tensor) 
             for k in range(manifold.basis.size):
                 w = w + phi[k].to(points.dtype) * points[k]
             weights[name] = w
-        rows.append(functional_call(net, weights, (sample[None],)))
+        # of a copy: torch does not put back the weights of a layer that has two names
+        rows.append(functional_call(copy.deepcopy(net), weights, (sample[None],)))
     return torch.cat(rows)
 
 
@@ -299,7 +313,10 @@ def test_convolutions_of_more_samples_than_are_taken_at_once(
         agree(net, inputs(net, shape, torch.float64), Fourier(1), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["conv2d with everything", "network", "tied weights"])
+@pytest.mark.parametrize(
+    "name",
+    ["conv2d with everything", "network", "tied weights", "tied to a layer called twice"],
+)
 def test_one_context_for_the_batch_equals_that_context_for_each(name: str) -> None:
     make, shape = LAYERS[name]
     net = make()
