@@ -31,6 +31,27 @@ class Shift(nn.Module):
         return self.inner(x) * self.shift.tanh()
 
 
+class Told(nn.Module):
+    """A layer that takes a number beside its samples, and returns one beside what it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor, power: int) -> tuple[Tensor, float]:
+        return (x * self.scale) ** power, 0.5
+
+
+class Telling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = Told()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, factor = self.told(x, 3)
+        return factor * y
+
+
 class Attention(nn.Module):
     """Self-attention, whose layer returns a pair."""
 
@@ -138,6 +159,7 @@ UNBATCHED: dict[str, tuple[Net, tuple[int, ...]]] = {
     "transposed convolution": (lambda: nn.ConvTranspose2d(2, 3, 2, stride=2), (2, 3, 3)),
     "prelu": (lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU(4)), (4,)),
     "attention": (Attention, (3, 6)),
+    "numbers in and out": (Telling, (4,)),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (4,)),
 }
 BASES: dict[str, Callable[[], Basis]] = {

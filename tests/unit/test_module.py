@@ -215,6 +215,27 @@ def test_one_warning_names_the_layer() -> None:
     manifold(x, c)
 
 
+class Dropping(nn.Module):
+    """Drops half of its own products while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(400))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x * self.weight, 0.5, self.training)
+
+
+@pytest.mark.filterwarnings("ignore:layer .* has no batched form")
+def test_every_sample_draws_for_itself() -> None:
+    manifold, x, c = ManifoldModule(Dropping(), Fourier(1)), torch.ones(B, 400), torch.rand(B, 1)
+    kept = manifold(x, c) > 1.9
+    for i in range(B):
+        assert 120 < int(kept[i].sum()) < 280
+        assert not any(torch.equal(kept[i], kept[j]) for j in range(i))
+    torch.testing.assert_close(manifold.eval()(x, c), x)
+
+
 # -- what cannot be right is refused ---------------------------------------------------------------
 
 
@@ -255,12 +276,14 @@ class Outside(nn.Module):
             return y + self.layer.bias
         if self.how == "function":
             return F.linear(x, self.layer.weight)
+        if self.how == "keyword":
+            return F.linear(x, weight=self.layer.weight)
         if self.how == "method":
             return y * self.layer.weight.mean()
         return y.to(self.layer.weight.dtype).reshape(-1, *self.layer.bias.shape)
 
 
-@pytest.mark.parametrize("how", ["add", "function", "method"])
+@pytest.mark.parametrize("how", ["add", "function", "keyword", "method"])
 def test_weights_used_outside_their_layer(how: str) -> None:
     manifold, x = shaken(Outside(how), Bernstein(B - 1)), torch.randn(B, 6)
     manifold(x, torch.rand(1))
