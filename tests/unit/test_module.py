@@ -157,7 +157,7 @@ def _plain_functions() -> Iterator[None]:
 @pytest.mark.usefixtures("_plain_functions")
 @pytest.mark.parametrize("shape", [(B,), pytest.param((), marks=pytest.mark.slow)])
 def test_compile(shape: tuple[int, ...]) -> None:
-    """All layers are in one graph; the functions of the contexts may be outside."""
+    """All layers are in one graph, and the functions of the contexts outside."""
     graphs: list[Any] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -177,6 +177,8 @@ def test_compile(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(one, other)
     linear = [[n for n in g.graph.nodes if "linear" in str(n.target)] for g in graphs]
     assert sorted(len(nodes) for nodes in linear)[-1] == 2
+    targets = [str(n.target) for g in graphs for n in g.graph.nodes]
+    assert not any("cos" in name or "sin" in name for name in targets), "of the basis"
     with pytest.raises(ContextError, match="not a finite number"):
         compiled(x, torch.full((*shape, 1), torch.nan))
 
