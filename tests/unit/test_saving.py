@@ -291,6 +291,7 @@ def test_the_checksum_knows_names_shapes_dtypes_and_values() -> None:
     one = {"a": torch.arange(4.0), "b": torch.ones(2)}
     found = checksum({"x": 1, "checksum": "not of itself"}, one)
     assert found == checksum({"x": 1}, dict(reversed(one.items())))
+    assert checksum({"x": 1, "y": 2}, one) == checksum({"y": 2, "x": 1}, one)
     others = [
         ({"x": 2}, one),
         ({"x": 1}, one | {"a": torch.arange(4.0).reshape(2, 2)}),
