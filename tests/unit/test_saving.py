@@ -75,7 +75,7 @@ def test_saved_and_loaded_manifolds_go_on_alike(
         growable=growable,
     )
     trained(manifold, [torch.tensor([0.1]), torch.tensor([0.4])])
-    path = tmp_path / "deep" / "manifold.safetensors"
+    path = tmp_path / "very" / "deep" / "manifold.safetensors"
     save_manifold(manifold, path)
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "manifold.json",
