@@ -31,6 +31,27 @@ class Shift(nn.Module):
         return self.inner(x) * self.shift.tanh()
 
 
+class Told(nn.Module):
+    """A layer that takes a number beside its samples, and returns one beside what it makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor, power: int) -> tuple[Tensor, float]:
+        return (x * self.scale) ** power, 0.5
+
+
+class Telling(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = Told()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, factor = self.told(x, 3)
+        return factor * y
+
+
 class Attention(nn.Module):
     """Self-attention, whose layer returns a pair."""
 
@@ -65,6 +86,18 @@ class Twice(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.b(self.a(x).relu())
+
+
+class Thrice(Twice):
+    """Moreover another layer has its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Linear(5, 5)
+        self.c.weight = self.a.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(super().forward(x).relu())
 
 
 LAYERS: dict[str, tuple[Net, tuple[int, ...]]] = {
@@ -107,6 +140,7 @@ LAYERS: dict[str, tuple[Net, tuple[int, ...]]] = {
     "embedding": (lambda: nn.Embedding(7, 3), (2, 2)),
     "embedding with padding": (lambda: nn.Embedding(7, 3, padding_idx=2), (6,)),
     "a layer called twice": (Twice, (5,)),
+    "tied to a layer called twice": (Thrice, (5,)),
     "network": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 3, 3),
@@ -125,6 +159,7 @@ UNBATCHED: dict[str, tuple[Net, tuple[int, ...]]] = {
     "transposed convolution": (lambda: nn.ConvTranspose2d(2, 3, 2, stride=2), (2, 3, 3)),
     "prelu": (lambda: nn.Sequential(nn.Linear(4, 4), nn.PReLU(4)), (4,)),
     "attention": (Attention, (3, 6)),
+    "numbers in and out": (Telling, (4,)),
     "weight norm": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), (4,)),
 }
 BASES: dict[str, Callable[[], Basis]] = {
@@ -161,7 +196,8 @@ def loop(net: nn.Module, manifold: ManifoldModule, x: Tensor, contexts: Tensor) 
             for k in range(manifold.basis.size):
                 w = w + phi[k].to(points.dtype) * points[k]
             weights[name] = w
-        rows.append(functional_call(net, weights, (sample[None],)))
+        # of a copy: torch does not put back the weights of a layer that has two names
+        rows.append(functional_call(copy.deepcopy(net), weights, (sample[None],)))
     return torch.cat(rows)
 
 
@@ -223,6 +259,72 @@ def test_all_orders_of_a_convolution_agree(stride: int, groups: int) -> None:
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-12)
 
 
+def orders_taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Fills up with the order and the number of samples of every convolution from now on."""
+    taken: list[tuple[str, int]] = []
+
+    def spy(name: str) -> Callable[..., Tensor]:
+        def run(x: Tensor, _phi: Tensor, weight: Tensor, *_: object) -> Tensor:
+            taken.append((name, len(x)))
+            return torch.zeros(len(x), weight.shape[1], 1, 1)
+
+        return run
+
+    for name in ("_kernels_first", "_samples_first", "_stack_first"):
+        monkeypatch.setattr(batched, name, spy(name))
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("order", "channels", "out", "size", "kernel", "stride"),
+    [
+        # three points: (3 − 1.5) n > 190 from 127 positions on
+        ("_kernels_first", 2, 4, (12, 11), 3, (1, 1)),
+        ("_kernels_first", 4, 4, (24, 22), 3, (2, 2)),
+        ("_samples_first", 2, 4, (12, 10), 3, (1, 1)),
+        ("_stack_first", 4, 4, (12, 10), 3, (1, 1)),
+        # a kernel of 4·10² numbers is no longer small beside 3 copies of 132
+        ("_stack_first", 4, 4, (12, 11), 10, (1, 1)),
+        ("_kernels_first", 4, 4, (12, 12), 10, (1, 1)),
+        # strides thin out what the stack is multiplied with
+        ("_stack_first", 2, 4, (6, 6), 3, (2, 1)),
+        ("_samples_first", 2, 5, (6, 6), 3, (2, 1)),
+    ],
+)
+def test_convolutions_take_the_order_that_costs_least(
+    order: str, channels: int, out: int, size: tuple[int, int], kernel: int,
+    stride: tuple[int, int], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    taken = orders_taken(monkeypatch)
+    x, phi = torch.zeros(2, channels, *size), torch.zeros(2, 3)
+    weight = torch.zeros(3, out, channels, kernel, kernel)
+    batched.convolution(x, phi, weight, None, Window(stride, (0, 0), (1, 1), 1))
+    assert taken == [(order, 2)]
+
+
+def test_only_a_cpu_mixes_kernels_and_takes_few_samples_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken = orders_taken(monkeypatch)
+    x, phi, weight = torch.zeros(129, 4, 12, 11), torch.zeros(129, 3), torch.zeros(3, 4, 4, 3, 3)
+    window = Window((1, 1), (1, 1), (1, 1), 1)
+    assert len(batched.convolution(x, phi, weight, None, window)) == 129
+    assert taken == [("_kernels_first", n) for n in (64, 64, 1)]
+    taken.clear()
+    batched.convolution(x[:64], phi[:64], weight, None, window)
+    batched.convolution(x.to("meta"), phi.to("meta"), weight.to("meta"), None, window)
+    assert taken == [("_kernels_first", 64), ("_stack_first", 129)]
+
+
+def test_weights_are_assembled_in_full_whatever_autocast_says() -> None:
+    phi, points = torch.randn(2, 3), torch.randn(3, 4, 5).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = batched.assemble(phi, points)
+    assert found.dtype == torch.float32
+    expected = torch.einsum("bk,koi->boi", phi, points.double())
+    torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_convolutions_of_more_samples_than_are_taken_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -233,7 +335,10 @@ def test_convolutions_of_more_samples_than_are_taken_at_once(
         agree(net, inputs(net, shape, torch.float64), Fourier(1), 1e-10)
 
 
-@pytest.mark.parametrize("name", ["conv2d with everything", "network", "tied weights"])
+@pytest.mark.parametrize(
+    "name",
+    ["conv2d with everything", "network", "tied weights", "tied to a layer called twice"],
+)
 def test_one_context_for_the_batch_equals_that_context_for_each(name: str) -> None:
     make, shape = LAYERS[name]
     net = make()

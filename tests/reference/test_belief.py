@@ -213,6 +213,12 @@ def test_exact_tasks_beyond_the_larger_basis_are_passed_over_in_reembedding() ->
     mapping, found = beliefs.reembedding(start, larger, smaller, exact)
     torch.testing.assert_close(mapping[0], torch.linalg.solve(larger[:2], smaller[:2]))
     assert found.covariance().abs().max() < 1e-6 / PRECISION
+    # in float32 too, where what is left of v is rounding that must not be added
+    single = beliefs.unvisited(torch.eye(2), 1, torch.float32)
+    mapping, _ = beliefs.reembedding(single, larger, smaller, exact)
+    torch.testing.assert_close(
+        mapping[0], torch.linalg.solve(larger[:2], smaller[:2]), atol=1e-5, rtol=0
+    )
 
 
 def test_single_precision_passes_over_exact_tasks_that_only_rounding_would_let_in() -> None:

@@ -161,7 +161,7 @@ def test_few_samples(name: str, count: int) -> None:
 
 
 def test_time_as_long_as_the_few_samples_of_the_test() -> None:
-    for count, steps in ((6, 2), (2, 3), (2, 2), (3, 2)):
+    for count, steps in ((6, 2), (2, 3), (2, 2), (3, 2), (3, 3), (5, 5), (6, 6)):
         net, x = TimeFirst(), torch.randn(count, steps, 3)
         labels = labels_of(net, (x,))
         layout = layout_of(net)
@@ -179,6 +179,29 @@ def test_chunks_add_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for floats in (1, 500):
             monkeypatch.setattr(fisher, "CHUNK_FLOATS", floats)
             torch.testing.assert_close(measured(net, inputs, layout_of(net)), whole)
+
+
+@pytest.mark.parametrize("by_layer", [True, False])
+@pytest.mark.parametrize(("floats", "sizes"), [(1, 6 * [1]), (31, 3 * [2]), (60, [4, 2])])
+def test_gradients_of_single_samples_stay_within_the_budget(
+    by_layer: bool, floats: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network of 15 weights: so many floats at once, or those of one network."""
+    module = layers if by_layer else fisher
+    found: list[int] = []
+    through = module.accumulate
+
+    def spy(total: Any, gradients: Any, entries: Any) -> None:
+        found.append(len(gradients["0.weight"]))
+        through(total, gradients, entries)
+
+    if not by_layer:
+        monkeypatch.setattr(fisher, "explained_names", lambda *_: {})
+    monkeypatch.setattr(module, "accumulate", spy)
+    monkeypatch.setattr(fisher, "CHUNK_FLOATS", floats)
+    net = nn.Sequential(nn.Conv1d(2, 3, 2), nn.Flatten())
+    measured(net, (torch.randn(6, 2, 2),), layout_of(net))
+    assert found == sizes
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,7 @@ def test_empirical_gram_is_the_mean_outer_product() -> None:
     torch.testing.assert_close(empirical_gram(basis, c, strength=0.0), expected)
     regular = empirical_gram(basis, c[:1], strength=1e-2)
     assert torch.linalg.eigvalsh(regular)[0] > 1e-6
+    torch.testing.assert_close(empirical_gram(basis, c), expected + 1e-4 * basis.prior())
 
 
 def test_gram_of_many_uniform_contexts_is_the_basis_own() -> None:
@@ -220,6 +221,8 @@ def test_schedulers_groups_and_state_are_those_of_the_inner_optimizer() -> None:
     [
         (Fourier(1), torch.eye(2), r"has shape \(2, 2\), but the basis has 3 functions"),
         (Fourier(1), torch.diag(torch.tensor([1.0, 1.0, 0.0])), "singular"),
+        (Fourier(1), torch.diag(torch.tensor([1.0, 1.0, 1e-15])), "singular"),
+        (Fourier(1), 1e12 * torch.diag(torch.tensor([1.0, 1.0, 1e-15])), "singular"),
         (random_codes(4, 2, seed=0), None, "empirical_gram"),
     ],
 )
@@ -227,3 +230,19 @@ def test_a_gram_matrix_that_cannot_be_inverted(basis: Basis, gram: Any, says: st
     manifold = ManifoldModule(small_mlp(), basis)
     with pytest.raises(ValueError, match=says):
         NaturalStep(torch.optim.SGD(manifold.parameters(), lr=0.1), manifold, gram)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_a_gram_matrix_is_singular_by_ratios_not_by_units(scale: float) -> None:
+    """G of any scale is inverted, to 1e-13 of its largest eigenvalue."""
+    manifold = ManifoldModule(small_mlp(), Fourier(1))
+    gram = torch.tensor([1.0, 1.0, 1e-13])
+    inner = torch.optim.SGD(manifold.parameters(), lr=1e-13 * scale)
+    optimizer = NaturalStep(inner, manifold, scale * torch.diag(gram))
+    before = manifold.control_points()[0].detach().clone()
+    one_loss(manifold).backward()
+    optimizer.step()
+    moved = before - manifold.control_points()[0].detach()
+    gradient = manifold.control_points()[0].grad
+    assert gradient is not None
+    torch.testing.assert_close(moved, 1e-13 / gram[:, None, None] * gradient, atol=1e-15, rtol=1e-7)

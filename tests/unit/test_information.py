@@ -391,3 +391,16 @@ def test_sure_predictions_are_measured_by_projections() -> None:
     torch.testing.assert_close(
         found, torch.tensor([many.square().mean(), 1.0]).double(), rtol=0.03, atol=0
     )
+
+
+@pytest.mark.parametrize(("live", "alive"), [(2, False), (3, True)])
+def test_outputs_that_react_to_a_twentieth_of_the_weights_have_none(live: int, alive: bool) -> None:
+    """A weight has information where its input is not zero: 2 or 3 of 40."""
+    net, x = nn.Linear(40, 1, bias=False), torch.zeros(6, 40)
+    x[:, :live] = torch.randn(6, live)
+    layout, generator = layout_of(net, "weight"), torch.Generator().manual_seed(0)
+    plain = fisher_information(net, (x,), layout, Gaussian(), generator)
+    assert int((plain > 0).sum()) == live
+    found = FisherInformation()(net, (x,), layout, Gaussian(), generator)
+    assert int((found > 0).sum()) == (live if alive else 0)
+    assert found.dtype == torch.float64

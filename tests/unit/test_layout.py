@@ -1,6 +1,7 @@
 """Which tensors lie on a manifold, how they fall into blocks, and how a layout grows."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from inspect import unwrap
 from itertools import product
 from typing import Any
@@ -92,6 +93,21 @@ def test_settled_clips_what_must_not_be_negative_and_cuts_gradients_through_buff
     assert torch.equal(found["1.running_mean"], -torch.ones(4))
     assert found["0.weight"] is state["0.weight"]
     assert not any(found[n].requires_grad for n in BUFFERS)
+
+
+def test_a_buffer_that_was_negative_once_may_be_negative() -> None:
+    net = small_cnn()
+    layout = with_statistics(net)
+    assert layout.signed(net) is layout
+    net[1].running_mean[1] = -2.0
+    assert layout.signed(net) is layout, "it was never said of means"
+    net[1].running_var[3] = -1e-6
+    found = layout.signed(net)
+    free = {"1.running_mean", "1.running_var"}
+    assert {e.name for e in found.entries if not e.trained and not e.non_negative} == free
+    assert [replace(e, non_negative=False) for e in found.entries] == [
+        replace(e, non_negative=False) for e in layout.entries
+    ]
 
 
 @pytest.mark.parametrize(("granularity", "blocks"), [("tensor", 4), ("row", 13), ("weight", 83)])

@@ -157,7 +157,7 @@ def _plain_functions() -> Iterator[None]:
 @pytest.mark.usefixtures("_plain_functions")
 @pytest.mark.parametrize("shape", [(B,), pytest.param((), marks=pytest.mark.slow)])
 def test_compile(shape: tuple[int, ...]) -> None:
-    """All layers are in one graph; the functions of the contexts may be outside."""
+    """All layers are in one graph, and the functions of the contexts outside."""
     graphs: list[Any] = []
 
     def backend(graph: Any, inputs: Any) -> Any:
@@ -177,6 +177,8 @@ def test_compile(shape: tuple[int, ...]) -> None:
         torch.testing.assert_close(one, other)
     linear = [[n for n in g.graph.nodes if "linear" in str(n.target)] for g in graphs]
     assert sorted(len(nodes) for nodes in linear)[-1] == 2
+    targets = [str(n.target) for g in graphs for n in g.graph.nodes]
+    assert not any("cos" in name or "sin" in name for name in targets), "of the basis"
     with pytest.raises(ContextError, match="not a finite number"):
         compiled(x, torch.full((*shape, 1), torch.nan))
 
@@ -213,6 +215,27 @@ def test_one_warning_names_the_layer() -> None:
     with pytest.warns(UserWarning, match="layer 1 of type PReLU has no batched form"):
         manifold(x, c)
     manifold(x, c)
+
+
+class Dropping(nn.Module):
+    """Drops half of its own products while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(400))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x * self.weight, 0.5, self.training)
+
+
+@pytest.mark.filterwarnings("ignore:layer .* has no batched form")
+def test_every_sample_draws_for_itself() -> None:
+    manifold, x, c = ManifoldModule(Dropping(), Fourier(1)), torch.ones(B, 400), torch.rand(B, 1)
+    kept = manifold(x, c) > 1.9
+    for i in range(B):
+        assert 120 < int(kept[i].sum()) < 280
+        assert not any(torch.equal(kept[i], kept[j]) for j in range(i))
+    torch.testing.assert_close(manifold.eval()(x, c), x)
 
 
 # -- what cannot be right is refused ---------------------------------------------------------------
@@ -255,12 +278,14 @@ class Outside(nn.Module):
             return y + self.layer.bias
         if self.how == "function":
             return F.linear(x, self.layer.weight)
+        if self.how == "keyword":
+            return F.linear(x, weight=self.layer.weight)
         if self.how == "method":
             return y * self.layer.weight.mean()
         return y.to(self.layer.weight.dtype).reshape(-1, *self.layer.bias.shape)
 
 
-@pytest.mark.parametrize("how", ["add", "function", "method"])
+@pytest.mark.parametrize("how", ["add", "function", "keyword", "method"])
 def test_weights_used_outside_their_layer(how: str) -> None:
     manifold, x = shaken(Outside(how), Bernstein(B - 1)), torch.randn(B, 6)
     manifold(x, torch.rand(1))

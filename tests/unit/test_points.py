@@ -87,6 +87,12 @@ def test_int8_keeps_zeros_and_what_it_has_read() -> None:
     assert taken.levels is stored.levels
 
 
+def test_int8_keeps_signs_where_the_scale_is_rounded_to_almost_nothing() -> None:
+    """1.7e-38/127 is 1.5 times the least bfloat16: its level would be 185, beyond eight bits."""
+    values = torch.tensor([[1.7e-38, -1.7e-38]])
+    assert Int8(values).levels.tolist() == [[127, -127]]
+
+
 def test_int8_computes_in_the_dtype_it_is_told() -> None:
     assert Int8(torch.randn(2, 3)).read().dtype == torch.float32
     double = stored_as(torch.randn(2, 3, dtype=torch.float64), "int8")
@@ -148,6 +154,15 @@ def test_where_constants_are_not_in_the_span_an_offset_holds_the_network() -> No
     with torch.no_grad():
         net[0].weight += 1
     assert not torch.equal(points.offset["0.weight"], net[0].weight)
+
+
+@pytest.mark.parametrize("with_offset", [False, True])
+def test_points_begin_on_the_device_of_the_weights(with_offset: bool) -> None:
+    net = small_mlp().to("meta")
+    points = points_through(
+        layout_of(net), 3, BASIS.constant(), dict(net.named_parameters()), "float32", with_offset
+    )
+    assert read(points, "0.weight").device.type == "meta"
 
 
 def test_unknown_storage_is_refused() -> None:

@@ -75,7 +75,7 @@ def test_saved_and_loaded_manifolds_go_on_alike(
         growable=growable,
     )
     trained(manifold, [torch.tensor([0.1]), torch.tensor([0.4])])
-    path = tmp_path / "deep" / "manifold.safetensors"
+    path = tmp_path / "very" / "deep" / "manifold.safetensors"
     save_manifold(manifold, path)
     assert sorted(p.name for p in path.parent.iterdir()) == [
         "manifold.json",
@@ -291,6 +291,7 @@ def test_the_checksum_knows_names_shapes_dtypes_and_values() -> None:
     one = {"a": torch.arange(4.0), "b": torch.ones(2)}
     found = checksum({"x": 1, "checksum": "not of itself"}, one)
     assert found == checksum({"x": 1}, dict(reversed(one.items())))
+    assert checksum({"x": 1, "y": 2}, one) == checksum({"y": 2, "x": 1}, one)
     others = [
         ({"x": 2}, one),
         ({"x": 1}, one | {"a": torch.arange(4.0).reshape(2, 2)}),
