@@ -68,6 +68,7 @@ def test_large_drift_is_warned_of(what: Literal["warn"] | None) -> None:
     with pytest.warns(UserWarning, match=r"experience 1 .*earlier context"):
         strategy.train(stream[1], eval_streams=[])
     assert plugin.traces[1].drift > 0.9
+    assert [trace.gate for trace in plugin.traces] == ["passed", "warned"]
 
 
 def test_large_drift_is_refused() -> None:
@@ -88,6 +89,8 @@ def test_large_drift_lets_the_basis_grow() -> None:
     plugin, strategy = on_drift("grow")
     walk(strategy, benchmark(data).train_stream)
     assert plugin.manifold.basis.size > 1
+    assert [trace.gate for trace in plugin.traces] == ["passed", "grown"]
+    assert plugin.traces[1].decision == "grow"
     found = [
         accuracy_at(strategy, plugin, c, d) for c, d in zip(plugin.coordinates(), data, strict=True)
     ]

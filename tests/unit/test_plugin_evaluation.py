@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.supervised import JointTraining
 from torch import Tensor, nn
 
 from cl_manifold.geometry import Fourier
@@ -12,6 +13,11 @@ from cl_manifold.strategies import WeightManifoldPlugin
 from tests.networks import small_mlp, weights_at
 
 from .test_plugin import CONTEXTS, Spy, benchmark, strategy_with, walk
+
+
+def here(plugin: WeightManifoldPlugin, context: float) -> Tensor:
+    assert plugin.manifold is not None
+    return weights_at(plugin.manifold, torch.tensor([context]))
 
 
 def test_nothing_is_stored_before_anything_was_trained() -> None:
@@ -34,6 +40,22 @@ def test_a_network_that_is_replaced_before_an_evaluation_is_followed() -> None:
         assert torch.equal(seen, weights_at(plugin.manifold, torch.tensor([c])))
 
 
+def test_an_evaluation_amid_training_shows_what_a_commit_would_make_of_every_context() -> None:
+    """After the last epoch nothing is trained any more: the next evaluation shows the same."""
+    plugin, spy, made = WeightManifoldPlugin(Fourier(2)), Spy(), benchmark()
+    strategy = strategy_with(plugin, spy, eval_every=1)
+    test, train = made.streams["test"], made.streams["train"]
+    strategy.train(train[0], eval_streams=[])
+    held = [here(plugin, c) for c in CONTEXTS]
+    spy.seen.clear()
+    strategy.train(train[1], eval_streams=[test])
+    amid = spy.seen[-3:]
+    for seen, before, c in zip(amid, held, CONTEXTS, strict=True):
+        now = here(plugin, c)
+        torch.testing.assert_close(seen, now, rtol=1e-5, atol=1e-6)
+        assert float((seen - before).abs().max()) > 1e-4, "the commit moves this context"
+
+
 class WritesLast(SupervisedPlugin):
     """Writes into the network after each experience, as consolidating strategies do."""
 
@@ -50,6 +72,30 @@ def test_an_evaluation_at_the_end_of_an_experience_sees_what_was_written_last() 
     strategy.train(first, eval_streams=[made.streams["test"][:1]])
     assert spy.seen
     torch.testing.assert_close(spy.seen[-1], torch.full_like(spy.seen[-1], 0.25))
+
+
+def test_one_experience_is_joint_training_too() -> None:
+    plugin, made = WeightManifoldPlugin(Fourier(2)), benchmark()
+    net = small_mlp()
+    nothing: Any = None
+    strategy = JointTraining(
+        model=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=8,
+        plugins=[plugin],
+        evaluator=nothing,
+    )
+    strategy.train(made.streams["train"][:1])
+    assert len(plugin.traces) == 1
+
+
+def test_the_trace_of_an_undisturbed_task() -> None:
+    plugin, made = WeightManifoldPlugin(Fourier(2)), benchmark()
+    walk(strategy_with(plugin), made)
+    first = plugin.traces[0]
+    assert (first.gate, first.drift, first.evidence) == ("passed", 0.0, None)
+    assert first.overshoot > 0
 
 
 class Widens(SupervisedPlugin):
