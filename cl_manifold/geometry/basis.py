@@ -36,7 +36,8 @@ class Basis(ABC):
     Attributes:
         topology: the space the functions live on.
         size: K, the number of functions and of control points.
-        strength: ρ, the ratio of a task's information to the prior: 10 where neighbours share.
+        strength: ρ, the ratio of a task's information to the prior: 10 where tasks
+            share control points.
         own_prior: whether `prior` is something else than an energy over the topology's measure;
             a product with such a factor multiplies the priors of its factors.
     """

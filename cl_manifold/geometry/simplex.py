@@ -64,7 +64,6 @@ class Codes(Basis):
         vectors: V, one row per task (float64).
     """
 
-    strength = 300.0
     own_prior = True
 
     def __init__(self, vectors: Float[Tensor, "n K"]) -> None:
