@@ -183,14 +183,14 @@ class ControlPoints:
             constant: a with φ(c)ᵀa = 1 for all c; not read where there is an offset.
             current: the weights that new tensors, and new parts of wider ones, start with.
         """
-        start = constant_points(layout, self.size, constant, current, self.offset is not None)
         stored: dict[str, Stored] = {}
         for e in layout.entries:
             old = self._stored.get(e.name)
             if old is not None and old.read().shape[1:] == e.shape:
                 stored[e.name] = old
                 continue
-            values = start[e.name]
+            one = None if self.offset is not None else constant
+            values = constant_points(current[e.name], self.size, one)
             if old is not None:
                 values[(slice(None), *corner(tuple(old.read().shape[1:])))] = old.read()
             stored[e.name] = stored_as(values, self._format(e))
@@ -232,9 +232,11 @@ def points_through(
     if storage not in STORAGES:
         raise LayoutError(f"unknown storage {storage!r}; choose one of {', '.join(STORAGES)}")
     with_offset = with_offset or constant is None
-    start = constant_points(layout, size, constant, weights, with_offset)
+    one = None if with_offset else constant
     stored = {
-        e.name: stored_as(start[e.name], storage if e.trained else "float32")
+        e.name: stored_as(
+            constant_points(weights[e.name], size, one), storage if e.trained else "float32"
+        )
         for e in layout.entries
     }
     offset = _offset(layout, weights, {}) if with_offset else None
@@ -242,18 +244,13 @@ def points_through(
 
 
 def constant_points(
-    layout: Layout, size: int, constant: Tensor | None, weights: State, with_offset: bool
-) -> State:
-    """A ⊗ w for each tensor, or zeros where an offset holds w; float32, or float64 as w is."""
-    start: State = {}
-    for e in layout.entries:
-        w = _computable(weights[e.name])
-        if with_offset or constant is None:
-            start[e.name] = torch.zeros(size, *e.shape, dtype=w.dtype, device=w.device)
-        else:
-            outer = constant.to(w).reshape(-1, *(1,) * w.ndim) * w
-            start[e.name] = outer.contiguous()
-    return start
+    weights: Shaped[Tensor, "..."], size: int, constant: Float[Tensor, " K"] | None
+) -> Float[Tensor, "K ..."]:
+    """A ⊗ w of one tensor, or zeros where an offset holds w; float32, or float64 as w is."""
+    w = _computable(weights)
+    if constant is None:
+        return torch.zeros(size, *w.shape, dtype=w.dtype, device=w.device)
+    return (constant.to(w).reshape(-1, *(1,) * w.ndim) * w).contiguous()
 
 
 def _offset(layout: Layout, current: State, before: State) -> State:
