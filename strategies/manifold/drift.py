@@ -1,6 +1,7 @@
 """A gate at the commit: how much it would change what the network answers at earlier contexts."""
 
 from collections.abc import Sequence
+from math import sqrt
 from typing import Any, Literal, final
 from warnings import warn
 
@@ -110,10 +111,9 @@ def warn_of_far_moves(manifold: WeightManifold, index: int) -> None:
     """
     anchor, live = manifold.open_visit.anchor, manifold.layout.tensors(manifold.module)
     names = [e.name for e in manifold.layout.trained]
-    before = torch.cat([anchor[n].flatten().float() for n in names])
-    after = torch.cat([live[n].detach().flatten().float() for n in names])
-    size = float(before.square().mean().sqrt())
-    moved = float((after - before).square().mean().sqrt())
+    count = sum(live[n].numel() for n in names)
+    size = sqrt(sum(_energy(anchor[n]) for n in names) / count)
+    moved = sqrt(sum(_energy(live[n].detach() - anchor[n]) for n in names) / count)
     if moved > FAR * max(size, 1.0):
         warn(
             f"experience {index} moved the weights by {moved:.3g} on average, from a size of "
@@ -121,6 +121,10 @@ def warn_of_far_moves(manifold: WeightManifold, index: int) -> None:
             LearningRateWarning,
             stacklevel=3,
         )
+
+
+def _energy(values: Tensor) -> float:
+    return float(torch.linalg.vector_norm(values.float())) ** 2
 
 
 def drift_of_commit(
