@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl_manifold.contexts.codes import ContextCode
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
-from cl_manifold.contexts.features import packed, unpacked
+from cl_manifold.contexts.features import add_moments, packed, unpacked
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Interval, Product, Simplex, Topology
 
@@ -142,6 +142,62 @@ def test_the_temperature_is_calibrated_on_inputs_not_learned_yet() -> None:
     vague = learned([(x, y % 2, c) for x, y, c in noise], Simplex(3)).temperature
     assert 1 <= vague < clear <= 64
     assert learned(circle_tasks(1), Circle()).temperature == pytest.approx(8)
+
+
+def best_inverse_temperature(seen: list[Task], x: Tensor, truth: int, scale: float) -> float:
+    """The log τ on a grid that predicts a vertex best, from one ridge regression on all data."""
+    shape = RandomFeatureEncoder(Simplex(3), features=30)
+    psi = np.concatenate([features(shape, inputs, scale) for inputs, _, _ in seen])
+    labels = torch.cat([y for _, y, _ in seen])
+    known = sorted(set(labels.tolist()))
+    hot = torch.stack([labels == y for y in known], 1).double()
+    codes = torch.cat([c.expand(len(x), -1) for x, _, c in seen])
+    targets = (hot[:, :, None] * codes[:, None]).flatten(1).numpy()
+    a = psi.T @ psi
+    weights = np.linalg.solve(a + 1e-3 * np.trace(a) / 30 * np.eye(30), psi.T @ targets)
+    g = torch.tensor(features(shape, x, scale) @ weights).unflatten(1, (len(known), 3))
+    losses: list[float] = []
+    for k in range(13):
+        joint = 2 ** (k / 2) * torch.stack([g[:, :, c] - 0.5 for c in range(len(seen))], 2)
+        right = joint[:, :, truth].exp().sum(1) / joint.exp().sum((1, 2))
+        losses.append(float(-right.log().mean()))
+    return losses.index(min(losses)) / 2 * log(2)
+
+
+def test_the_temperature_averages_those_that_predict_held_out_inputs_best() -> None:
+    """Of each task a tenth, before it is learned; n contexts to confuse it with count n times."""
+    tasks = [
+        (x + 0.3 * k * torch.randn(60, 3), y % 2, c)
+        for k, (x, y, c) in enumerate(vertex_tasks(size=60))
+    ]
+    scale = float(tasks[0][0].square().mean().sqrt())
+    found: list[float] = []
+    for k in (1, 2):
+        rows = torch.randperm(60, generator=torch.Generator().manual_seed(k))
+        x, y, c = tasks[k]
+        rest = (x[rows[6:]], y[rows[6:]], c)
+        found.append(best_inverse_temperature([*tasks[:k], rest], x[rows[:6]], k, scale))
+    assert found[0] != found[1]
+    encoder = learned(tasks, Simplex(3))
+    assert encoder.log_temperature == pytest.approx((found[0] + 2 * found[1]) / 3)
+    assert encoder.calibrations == 3
+
+
+@pytest.mark.parametrize(("bumps", "count"), [(8, 8), (1, 4)])
+def test_a_code_on_a_circle_has_gaussian_bumps_a_width_apart(bumps: int, count: int) -> None:
+    contexts = torch.rand(5, 1)
+    away = (contexts - torch.arange(count) / count).abs()
+    steps = count * torch.minimum(away, 1 - away)
+    torch.testing.assert_close(ContextCode(Circle(), bumps)(contexts), (-(steps**2) / 2).exp())
+
+
+def test_moments_of_many_features_are_formed_block_by_block() -> None:
+    psi, square = torch.randn(20, 600), torch.zeros(600, 600)
+    add_moments(square, psi)
+    add_moments(square, psi)
+    expected = 2 * psi.mT @ psi
+    torch.testing.assert_close(packed(square), packed(expected))
+    torch.testing.assert_close(square.triu(), expected.triu())
 
 
 def test_codes_of_products_multiply() -> None:

@@ -106,3 +106,10 @@ def test_a_topology_that_is_watched_gives_every_new_context_a_vertex() -> None:
     assert unseen.tolist() == [0.5, 0.5]
     with pytest.raises(ContextError, match="experience 0 has no given context"):
         Coordinates(InferredContext(), watch).trained(manifold, experience(0))
+
+
+def test_watched_contexts_of_several_numbers_get_vertices_too() -> None:
+    places = [[0.1, 0.2], [0.1, 0.9], [0.1, 0.2]]
+    coordinates = Coordinates(ByExperience(places), TopologyWatch(follows=True))
+    found = walk(coordinates, on(Vertices(1)), [None] * 3)
+    assert [c.tolist() for c in found] == [[1], [0, 1], [1, 0]]

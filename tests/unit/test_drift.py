@@ -1,6 +1,7 @@
 """The gate at the commit: drift before it, against what the commit then does."""
 
 import copy
+import warnings
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +16,11 @@ from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.strategies.manifold.drift import (
     DriftGate,
     DriftWarning,
+    LearningRateWarning,
     OnDrift,
     drift_of_commit,
     most_moved,
+    warn_of_far_moves,
 )
 from cl_manifold.strategies.manifold.samples import Samples
 from tests.networks import move, shake, small_mlp
@@ -164,3 +167,31 @@ def test_values_out_of_range(on_drift: OnDrift, limit: float, message: str) -> N
         DriftGate.__init__.__wrapped__(  # type: ignore[attr-defined]
             object.__new__(DriftGate), on_drift, limit
         )
+
+
+@pytest.mark.parametrize(("size", "limit"), [(0.5, 100.0), (4.0, 400.0)])
+def test_weights_that_moved_beyond_all_measure_are_warned_of(size: float, limit: float) -> None:
+    """A hundred times their root mean square, or a hundred where they are small."""
+    net = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(size * (1 - 2 * (torch.arange(p.numel()) % 2)).reshape(p.shape))
+    manifold = WeightManifold(net, Fourier(1))
+    manifold.check_out(torch.tensor([0.3]))
+    start = {n: p.detach().clone() for n, p in net.named_parameters()}
+
+    def move_by(distance: float) -> None:
+        for n, p in net.named_parameters():
+            p.data.copy_(start[n] - distance)
+
+    net.get_buffer("1.running_mean").fill_(1e6)  # statistics are as large as the data are
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        move_by(0.99 * limit)
+        warn_of_far_moves(manifold, 7)
+    move_by(1.01 * limit)
+    text = (
+        f"experience 7 moved the weights by {1.01 * limit:.3g} on average, from a size of {size:g}"
+    )
+    with pytest.warns(LearningRateWarning, match=text):
+        warn_of_far_moves(manifold, 7)

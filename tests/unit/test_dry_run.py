@@ -123,6 +123,10 @@ CASES: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: strategy_of(small_mlp(), torch.ones(20, 6)),
         "8 random inputs of the first experience are all the same",
     ),
+    "two inputs, both the same": (
+        lambda: strategy_of(small_mlp(), torch.ones(2, 6)),
+        "2 random inputs of the first experience are all the same",
+    ),
     "a tuple": (
         lambda: strategy_of(Answers(lambda o: (o, o))),
         "returns a tuple, but .* as one tensor",
@@ -190,6 +194,7 @@ def test_equal_whole_numbers_single_samples_and_frozen_networks_are_fine() -> No
     frozen = small_mlp()
     frozen.requires_grad_(False)
     run(strategy_of(frozen))
+    run(strategy_of(Answers(lambda o: o.detach())))  # trained by something else than gradients
     run(strategy_of(small_mlp(), criterion=nn.CrossEntropyLoss(reduction="none")))
     run(strategy_of(Answers(lambda o: o, 1), None, torch.rand(20, 1), nn.MSELoss()))
     idle = nn.ModuleDict({"used": nn.Linear(6, 3), "idle": nn.Linear(2, 2)})

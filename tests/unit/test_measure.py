@@ -79,8 +79,18 @@ def test_more_blocks_than_before_start_anew(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(measured(measure, [30, 10, 10]), torch.tensor([3.0, 3.0]))
 
 
-def test_exact_information_reads_one_sample_and_stays_infinite() -> None:
+def test_exact_information_reads_one_sample_and_stays_infinite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, exact = list[int](), ExactInformation.__call__
+
+    def counted(self: Any, module: Any, inputs: Any, *rest: Any) -> Tensor:
+        asked.append(len(inputs[0]))
+        return exact(self, module, inputs, *rest)
+
+    monkeypatch.setattr(ExactInformation, "__call__", counted)
     found = measured(ExactInformation(), [30, 10])
+    assert asked == [1, 1]
     assert found.shape == (13,)
     assert bool(found.isinf().all())
 
