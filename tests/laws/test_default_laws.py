@@ -115,9 +115,10 @@ def test_default_slopes_can_be_differentiated_again() -> None:
 
 
 def test_strengths() -> None:
-    shared = [Fourier(1), Bernstein(2), BSpline(), Pairs(2), Orthonormal(Fourier(1))]
+    codes = random_codes(2, 3, seed=0)
+    shared = [Fourier(1), Bernstein(2), BSpline(), Pairs(2), Orthonormal(Fourier(1)), codes]
     assert {b.strength for b in shared} == {10.0}
-    assert Vertices(2).strength == random_codes(2, 3, seed=0).strength == 300.0
+    assert Vertices(2).strength == 300.0
     assert TensorProduct(Fourier(1), Vertices(2), Fourier(1)).strength == 300.0
     assert TensorProduct(Fourier(1), Bernstein(1)).strength == 10.0
     assert Orthonormal(Vertices(3)).strength == 300.0
