@@ -53,11 +53,14 @@ def hold_out(strategy: Any, most: int, generator: torch.Generator) -> Support:
             "labelled samples; give labels, or give its context and leave the decision out"
         )
     classes = _classes(strategy.experience, dataset)
-    if samples is None or count < max(classes, 2):
+    needed = max(classes, 2)
+    if samples is None or count < needed:
+        enough = f"give at least {SHARE * needed} samples"
+        more = f"raise held_out to {needed}" if most < needed <= len(dataset) // SHARE else enough
         raise ContextError(
             f"experience {index} brings {len(dataset)} samples of {classes} classes, so only "
-            f"{count} can be held out to decide about it, but one per class is needed; give at "
-            f"least {SHARE * max(classes, 2)} samples, or leave the decision out"
+            f"{count} can be held out to decide about it, but one per class is needed; {more}, or "
+            "leave the decision out"
         )
     if classes == 1:
         warn(

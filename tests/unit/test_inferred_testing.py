@@ -89,3 +89,11 @@ def test_without_features_nothing_is_learned_and_64_inputs_share_a_context() -> 
 
 def test_the_least_values_are_fine() -> None:
     assert (InferredTesting(1, 0).batch, InferredTesting(1, 2).features) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("batch", "features", "text"), [(0, 0, "1 or more inputs"), (1, -1, "0 or")]
+)
+def test_values_out_of_range(batch: int, features: int, text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        InferredTesting(batch, features)

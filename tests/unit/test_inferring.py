@@ -79,11 +79,3 @@ def test_nothing_is_given_at_all() -> None:
     assert made.manifold is not None
     assert made.manifold.basis.size == 5
     assert sum(found) / len(found) > 0.75
-
-
-@pytest.mark.parametrize(
-    ("batch", "features", "text"), [(0, 0, "1 or more inputs"), (1, -1, "0 or")]
-)
-def test_values_out_of_range(batch: int, features: int, text: str) -> None:
-    with pytest.raises(ValueError, match=text):
-        InferredTesting(batch, features)

@@ -67,6 +67,14 @@ def test_one_sample_per_class_and_two_at_least_must_be_held_out(classes: int, le
         held(strategy_of(torch.arange(least - 1) % classes))
 
 
+def test_where_there_are_samples_enough_more_of_them_may_be_held_out() -> None:
+    with pytest.raises(ContextError, match=r"so only 2 can .*; raise held_out to 3, or leave"):
+        held(strategy_of(torch.arange(15) % 3), most=2)
+    with pytest.raises(ContextError, match=r"so only 2 can .*; give at least 15 samples, or leave"):
+        held(strategy_of(torch.arange(14) % 3), most=2)
+    assert len(held(strategy_of(torch.arange(15) % 3), most=3).y) == 3
+
+
 def test_nothing_can_be_held_out_of_four_samples() -> None:
     with pytest.raises(ContextError, match="brings 4 samples of 2 classes, so only 0 can"):
         held(strategy_of(torch.arange(4) % 2))

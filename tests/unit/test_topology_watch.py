@@ -48,6 +48,7 @@ def placed(watch: TopologyWatch, manifold: WeightManifold, context: Tensor) -> T
     place, growth = watch.place(manifold, context)
     if growth is not None:
         manifold.grow(growth)
+    assert place.dtype == torch.float64
     return place
 
 
