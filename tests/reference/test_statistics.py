@@ -71,8 +71,14 @@ def test_equal_losses_are_a_return() -> None:
 
 
 def test_nothing_to_compare_is_an_error() -> None:
-    with pytest.raises(ValueError, match="0 new and 3 reference values"):
-        return_test(torch.zeros(0), torch.zeros(3), torch.Generator())
+    for new, reference in ((0, 3), (3, 0)):
+        text = f"{new} new and {reference} reference values"
+        with pytest.raises(ValueError, match=text):
+            return_test(torch.zeros(new), torch.zeros(reference), torch.Generator())
+
+
+def test_the_least_p_is_one_in_a_thousand() -> None:
+    assert return_test(torch.ones(30), torch.zeros(30), torch.Generator().manual_seed(0)) == 0.001
 
 
 def test_assured_difference_is_the_lower_end_of_a_one_sided_interval() -> None:
@@ -84,3 +90,5 @@ def test_assured_difference_is_the_lower_end_of_a_one_sided_interval() -> None:
     assert assured_difference(a, b) == pytest.approx(expected, abs=1e-4)
     assert assured_difference(b, a) < 0 < assured_difference(a, b)
     assert assured_difference(a[:1], b[:1]) == float("-inf")
+    expected = d[:2].mean() - stats.norm.ppf(0.95) * stats.sem(d[:2])
+    assert assured_difference(a[:2], b[:2]) == pytest.approx(expected, abs=1e-4)

@@ -1,12 +1,23 @@
 """Many contexts at once, against checking them out one by one; descent against a fine grid."""
 
+from math import pi
+
 import pytest
 import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
 from cl_manifold.contexts.sweep import distinct, logits_at, logits_with, refine, spread
-from cl_manifold.geometry import Circle, Fourier, Interval, Product, Simplex, Vertices
+from cl_manifold.geometry import (
+    Bernstein,
+    Circle,
+    Fourier,
+    Interval,
+    Product,
+    Simplex,
+    TensorProduct,
+    Vertices,
+)
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from tests.networks import fit, move, shake, small_cnn, small_mlp
 
@@ -108,6 +119,35 @@ def test_the_penalty_counts() -> None:
 
     end = refine(manifold, nothing, torch.tensor([0.3]), (x,), steps=40, penalty=far)
     torch.testing.assert_close(end, torch.tensor([0.4]), atol=1e-4, rtol=0)
+
+
+def test_a_step_has_its_length_in_units_of_the_topology_and_halves_after_a_failure() -> None:
+    """Of a linear J on an interval of 4 times a circle of 6, whose lengths ℓ are 4/π and 6/2π."""
+    basis = TensorProduct(Bernstein(1, 0.0, 4.0), Fourier(0, 6.0))
+    manifold, x = WeightManifold(small_mlp().double(), basis), torch.rand(2, 6)
+    lengths = torch.tensor([4 / pi, 3 / pi])
+    slope, start = torch.tensor([3.0, -2.0]), torch.tensor([2.0, 3.0])
+    along = lengths**2 * slope / (lengths * slope).norm()
+    asked: list[Tensor] = []
+
+    def linear(context: Tensor) -> Tensor:
+        return slope @ context
+
+    def nothing(logits: Tensor) -> Tensor:
+        return 0 * logits.sum()
+
+    end = refine(manifold, nothing, start, (x,), steps=2, rate=0.1, penalty=linear)
+    torch.testing.assert_close(end, start - 0.2 * along)
+
+    def kinked(context: Tensor) -> Tensor:
+        asked.append(context.detach() - start)
+        return (slope @ (context - start + 0.04 * along)).abs()
+
+    # J is least 0.04 along the slope, so that steps of 0.2 and 0.1 are taken back
+    end = refine(manifold, nothing, start, (x,), steps=3, rate=0.2, penalty=kinked)
+    expected = torch.stack([-r * along for r in (0.0, 0.2, 0.1, 0.05)])
+    torch.testing.assert_close(torch.stack(asked), expected)
+    torch.testing.assert_close(end, start - 0.05 * along)
 
 
 def test_descent_stays_on_a_simplex() -> None:

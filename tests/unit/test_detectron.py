@@ -98,6 +98,17 @@ def test_a_task_that_is_remembered_again_replaces_its_summary(rotations: Detectr
     assert detectron.stored_floats == 2 * (16 * 17 // 2 + 2 * 25 + 2) + 1
 
 
+def test_a_quarter_of_a_task_or_256_inputs_make_up_the_null() -> None:
+    detectron = Detectron(features=4)
+    g = torch.Generator().manual_seed(0)
+    for i, count in enumerate((8, 103, 1030, 1200)):
+        detectron.remember(torch.tensor([i / 8]), torch.randn(count, 3, generator=g))
+    assert [len(t.null) for t in detectron.tasks] == [2, 25, 256, 256]
+    # the constant feature is 1 for every input, and what is kept is a mean
+    assert [float(t.triangle[0]) for t in detectron.tasks] == pytest.approx([1.0] * 4)
+    assert all(torch.equal(t.null, t.null.sort().values) for t in detectron.tasks)
+
+
 def test_bad_input_says_what_to_do(rotations: Detectron) -> None:
     with pytest.raises(ContextError, match="remember a finished task first"):
         Detectron().test(torch.randn(4, 3))

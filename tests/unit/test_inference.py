@@ -60,6 +60,27 @@ def test_exact_protection_has_a_region_too() -> None:
     assert not bool(region.contains(torch.linspace(0.6, 0.9, 20)[:, None].double()).any())
 
 
+@pytest.mark.parametrize("information", [1e-6, 0.03, torch.inf])
+def test_the_region_ends_at_twice_the_variance_of_visited_contexts_or_a_fifth_of_the_priors(
+    information: float,
+) -> None:
+    manifold = visited(torch.tensor([0.1, 0.3, 0.35]), information)
+    region, basis = region_of(manifold), manifold.basis
+    phi, fine = basis(manifold.atlas.contexts()), basis(Circle().grid(1000))
+    q = torch.einsum("nk,bkl,nl->bn", phi, manifold.belief.covariance().double(), phi)
+    largest = float((manifold.layout.sizes() @ q / manifold.layout.size).max())
+    around = fine - fine.mean(0)
+    varies = float(torch.einsum("nk,kl,nl->n", around, manifold.belief.prior, around).mean())
+    assert region.bound == pytest.approx(max(2 * largest, 0.2 * varies), rel=1e-3)
+    assert (2 * largest > 0.2 * varies) == (information == 1e-6)
+
+
+def test_no_candidate_is_likely_where_none_is_inside() -> None:
+    region = region_of(visited(torch.rand(20) / 10, 0.03))
+    outside = torch.tensor([[0.5], [0.6]]).double()
+    assert region.log_prior(outside).tolist() == [-torch.inf, -torch.inf]
+
+
 @pytest.mark.parametrize("information", [1e-9, 1.0])
 def test_the_region_of_a_simplex_is_spanned_by_visited_tasks(information: float) -> None:
     manifold = WeightManifold(small_mlp(), Vertices(3), strength=information / PRECISION)

@@ -74,7 +74,10 @@ def test_from_the_eighth_task_on_the_best_explanation_of_the_drives_is_turned_in
     assert watch.stored_floats == 8 * 900 + 8 * 2
     if truth == "codes":
         assert found is None
-        assert watch.place(manifold, CONTEXTS[2])[0].tolist() == torch.eye(8)[2].tolist()
+        assert placed(watch, manifold, CONTEXTS[2]).tolist() == torch.eye(8)[2].tolist()
+        somewhere = watch.somewhere(manifold, torch.tensor([0.123]).double())
+        assert torch.equal(somewhere, torch.full((8,), 1 / 8).double())
+        assert somewhere.dtype == torch.float64
         return
     assert found is not None
     assert isinstance(found.basis, Fourier)
