@@ -21,7 +21,8 @@ class TaskRecord:
         overshoot: largest swing elsewhere caused by the commit; 1 means the trained change itself.
         drift: largest share of predictions, at earlier contexts, that the commit would change;
             measured before it.
-        gate: what came of the drift: "passed", "warned" or "grown"; None without a manifold.
+        gate: what came of the drift: "passed", "warned", "grown" or
+            "unmeasured"; None without a manifold.
         zero_shot_acc: accuracy on the experience's held-out data before training on it.
         acc: the same right after training on it.
         control_points: K after the task.

@@ -183,16 +183,17 @@ class ControlPoints:
             constant: a with φ(c)ᵀa = 1 for all c; not read where there is an offset.
             current: the weights that new tensors, and new parts of wider ones, start with.
         """
+        one = None if self.offset is not None else constant
+        before = {e.name: e.shape for e in self._layout.entries}
         stored: dict[str, Stored] = {}
         for e in layout.entries:
             old = self._stored.get(e.name)
-            if old is not None and old.read().shape[1:] == e.shape:
+            if old is not None and before[e.name] == e.shape:
                 stored[e.name] = old
                 continue
-            one = None if self.offset is not None else constant
             values = constant_points(current[e.name], self.size, one)
             if old is not None:
-                values[(slice(None), *corner(tuple(old.read().shape[1:])))] = old.read()
+                values[(slice(None), *corner(before[e.name]))] = old.read()
             stored[e.name] = stored_as(values, self._format(e))
         offset = None if self.offset is None else _offset(layout, current, self.offset)
         return ControlPoints(layout, stored, offset, self.storage)

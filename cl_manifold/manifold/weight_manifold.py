@@ -193,7 +193,9 @@ class WeightManifold:
         visit = self.visit
         if visit is not None and visit.committed:
             self.take_up_buffers()
-            self.points.move(visit.step, self._displacement())
+            displacement = self._displacement()
+            if any(bool(d.any()) for d in displacement.values()):
+                self.points.move(visit.step, displacement)
 
     @torch.no_grad()
     def preview(self, context: Float[Tensor, " dim"], live: State) -> State:

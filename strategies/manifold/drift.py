@@ -6,10 +6,11 @@ from typing import Any, Literal, final
 from warnings import warn
 
 import torch
-from torch import Tensor
+from avalanche.models import MultiTaskModule
+from torch import Tensor, nn
 
 from cl_manifold.contexts.sweep import logits_with
-from cl_manifold.errors import DriftError
+from cl_manifold.errors import DriftError, IncompatibleError
 from cl_manifold.manifold.atlas import Task
 from cl_manifold.manifold.layout import Inputs, State
 from cl_manifold.manifold.likelihood import Likelihood, likelihood_of
@@ -49,6 +50,15 @@ class DriftGate:
             raise ValueError(f"drift_limit must be 0 or more, got {limit}")
         self.on_drift, self.limit = on_drift, limit
 
+    def check_network(self, network: nn.Module) -> None:
+        """Raise `IncompatibleError` where the gate is to act on drift that cannot be measured."""
+        if self.on_drift != "warn" and isinstance(network, MultiTaskModule):
+            raise IncompatibleError(
+                f"on_drift is {self.on_drift!r}, but the network has a head per task, and that of "
+                "a new task answers nothing at earlier contexts, so drift cannot be measured; "
+                "leave on_drift at 'warn'"
+            )
+
     def check(
         self, strategy: Any, manifold: WeightManifold, samples: Samples, index: int
     ) -> tuple[float, Gate]:
@@ -58,7 +68,7 @@ class DriftGate:
             DriftError: it is above the limit and must be refused.
         """
         if len(samples.inputs) > 1:  # the head of this task answers for no earlier context
-            return 0.0, "passed"
+            return 0.0, "unmeasured"
         likelihood, live = likelihood_of(strategy._criterion), manifold.layout.read(manifold.module)
         drift = self._drift(manifold, live, samples, likelihood)
         if drift <= self.limit:

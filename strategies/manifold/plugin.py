@@ -166,6 +166,7 @@ class WeightManifoldPlugin(SupervisedPlugin, supports_distributed=False):
     def _ready(self, strategy: Any) -> WeightManifold:
         """The manifold around the strategy's network as it is now."""
         if self.manifold is None:
+            self.gate.check_network(strategy.model)
             manifold = WeightManifold(strategy.model, self.basis, **self.options)
             dry_run(strategy, manifold, self.information, self._generator)
             self.manifold = manifold

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cl_manifold.contexts.evidence import Evidence
 
-Gate = Literal["passed", "warned", "grown"]
+Gate = Literal["passed", "warned", "grown", "unmeasured"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class TaskTrace:
         drift: largest change of outputs at the earlier contexts that the commit moved most, on the
             current task's inputs, measured before the commit: share of changed predictions, or
             relative change for regression.
-        gate: what came of the drift: passed, warned or grown.
+        gate: what came of the drift: passed, warned or grown; unmeasured (drift is 0) where every
+            task has a head of its own.
         evidence: why it was decided so, where a rule decided.
         topologies: evidence of each topology after the task, where it is watched.
     """

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from cl_manifold.contexts import ByExperience
-from cl_manifold.errors import ContextError
+from cl_manifold.errors import ContextError, IncompatibleError
 from cl_manifold.geometry import Fourier, Vertices
 from cl_manifold.manifold.information import ExactInformation
 from cl_manifold.strategies import WeightManifoldPlugin, WeightManifoldTraining
@@ -250,7 +250,21 @@ def test_task_labels_and_growing_heads() -> None:
     assert plugin.manifold is not None
     names = [e.name for e in plugin.manifold.layout.trained]
     assert sum("classifiers" in name and name.endswith("weight") for name in names) == 3
+    assert {trace.gate for trace in plugin.traces} == {"unmeasured"}
     strategy.eval(made.streams["test"])
+
+
+@pytest.mark.parametrize("action", ["grow", "refuse"])
+def test_a_gate_that_cannot_measure_is_refused_before_training(action: Any) -> None:
+    contexts = ByExperience(torch.eye(3))
+    plugin = WeightManifoldPlugin(Vertices(3), contexts=contexts, on_drift=action)
+    strategy = strategy_with(plugin, model=TwoHeads())
+    before = {n: p.clone() for n, p in strategy.model.named_parameters()}
+    with pytest.raises(IncompatibleError, match=r"head per task.*leave on_drift at 'warn'"):
+        strategy.train(benchmark(task_labels=True).streams["train"][0], eval_streams=[])
+    assert all(
+        torch.equal(p, before[n]) for n, p in strategy.model.named_parameters() if n in before
+    )
 
 
 @pytest.mark.parametrize("make", [lambda: ReplayPlugin(mem_size=20), lambda: LwFPlugin(1, 2)])
