@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cl_manifold.manifold.layout import State
+from cl_manifold.geometry import Basis
+from cl_manifold.manifold.layout import Granularity, State
 from cl_manifold.manifold.weight_manifold import WeightManifold
 
 
@@ -71,3 +72,29 @@ def points_of(manifold: WeightManifold) -> Tensor:
     """P of all weights side by side, (K, D)."""
     named = {e.name: manifold.points.of(e.name).read() for e in manifold.layout.entries}
     return flat(manifold, named).detach().clone()
+
+
+def at(*values: float) -> Tensor:
+    """A context."""
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def walked(
+    basis: Basis,
+    places: list[Tensor],
+    blocks: Granularity = "row",
+    information: float | None = None,
+) -> WeightManifold:
+    """A manifold after a task at each place, with random weights and information."""
+    torch.manual_seed(0)
+    manifold = WeightManifold(small_mlp().double(), basis, blocks=blocks, growable=True)
+    for i, place in enumerate(places):
+        generator = torch.Generator().manual_seed(round(1000 * float(place[0])) + i)
+        f = torch.rand(manifold.layout.blocks, generator=generator) + 0.1
+        shake(manifold, place, f if information is None else information)
+    return manifold
+
+
+def covariances(manifold: WeightManifold) -> Tensor:
+    """Σ of every block."""
+    return manifold.belief.covariance()
