@@ -151,13 +151,14 @@ class ControlPoints:
 
     def at(self, phi: Float[Tensor, "*batch K"]) -> State:
         """w(c) = w₀ + Σ_k φ_k P_k by name, each (*batch, *shape); differentiable in φ."""
-        state: State = {}
-        for e in self._layout.entries:
-            points = self._stored[e.name].read()
-            weights = phi.to(points.device, points.dtype) @ points.reshape(len(points), -1)
-            weights = weights.reshape((*phi.shape[:-1], *e.shape))
-            state[e.name] = weights if self.offset is None else weights + self.offset[e.name]
-        return state
+        return {e.name: self.one_at(e, phi) for e in self._layout.entries}
+
+    def one_at(self, entry: Entry, phi: Float[Tensor, "*batch K"]) -> Tensor:
+        """W(c) of one tensor, (*batch, *shape)."""
+        points = self._stored[entry.name].read()
+        weights = phi.to(points.device, points.dtype) @ points.reshape(len(points), -1)
+        weights = weights.reshape((*phi.shape[:-1], *entry.shape))
+        return weights if self.offset is None else weights + self.offset[entry.name]
 
     def move(self, step: Step, displacement: State) -> None:
         """P_k += v_k κ · displacement, block by block, in place."""

@@ -208,12 +208,13 @@ class WeightManifold:
     @torch.no_grad()
     def preview_at(self, phi: Float[Tensor, " K"], live: State, visit: Visit) -> State:
         """As `preview`, at φ of the context and for any visit."""
-        here, there = self.points.at(visit.step.phi), self.points.at(phi)
         share = visit.step.influence(phi[None])[0]
+        there: State = {}
         for e in self.layout.entries:
-            moved = (live[e.name] - here[e.name]).to(here[e.name])
+            here = self.points.one_at(e, visit.step.phi)
+            moved = (live[e.name] - here).to(here)
             part = e.broadcast(share[e.part]).to(moved)
-            there[e.name] = there[e.name] + part * moved
+            there[e.name] = self.points.one_at(e, phi).addcmul_(part, moved)
         return self.usable(there)
 
     def take_up_buffers(self) -> None:

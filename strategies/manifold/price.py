@@ -59,7 +59,8 @@ class Price:
             self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     def detach(self) -> None:
-        """The inverse of `attach`."""
+        """The inverse of `attach`; a model's worth of memory is let go of."""
+        self._factors, self._pulls, self._rate = [], [], -1.0
         if self._hook is not None:
             self._hook.remove()
         self._hook = self._optimizer = None
