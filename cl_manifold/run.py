@@ -16,7 +16,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from cl_manifold.build import build_network, build_strategy, build_stream
 from cl_manifold.config import Resolved, RunConfig
 from cl_manifold.publish import Place, Publisher, result_of
-from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin, SparingEvaluation
+from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin
 from cl_manifold.tracking import MlflowLogger, open_store, resolve_tracking_uri
 from cl_manifold.walk import Observer, Silence, Walk, walk_through
 
@@ -110,7 +110,7 @@ def _evaluator() -> EvaluationPlugin:
     """Loss and accuracy per epoch; its logger joins when the MLflow run exists."""
     with catch_warnings():
         simplefilter("ignore")
-        return SparingEvaluation(loss_metrics(epoch=True), accuracy_metrics(epoch=True), loggers=[])
+        return EvaluationPlugin(loss_metrics(epoch=True), accuracy_metrics(epoch=True), loggers=[])
 
 
 @contextmanager

@@ -32,7 +32,6 @@ from .repairs import (
     Distillation,
     GreedySampler,
     Replay,
-    SparingEvaluation,
     SynapticIntelligence,
 )
 from .separate import PackedTasks, SeparateNetworks
@@ -63,7 +62,6 @@ __all__ = [
     "RandomGuess",
     "Replay",
     "SeparateNetworks",
-    "SparingEvaluation",
     "Stored",
     "SummedPenalties",
     "SynapticIntelligence",

@@ -5,17 +5,12 @@ needed is noticed. Memories are read once and kept as tensors, as `InMemoryLoade
 """
 
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, final
 
 import torch
-from avalanche.core import SupervisedPlugin
-from avalanche.evaluation import PluginMetric
-from avalanche.logging import BaseLogger
 from avalanche.models.packnet import PackNetModule, PackNetPlugin
 from avalanche.training.plugins import (
     AGEMPlugin,
-    EvaluationPlugin,
     GDumbPlugin,
     LwFPlugin,
     ReplayPlugin,
@@ -32,35 +27,6 @@ from .loader import TensorLoader
 from .materialise import tensors_of
 
 Batches = Iterator[list[Tensor]]
-
-# -- evaluation ----------------------------------------------------------------------------------
-
-
-@final
-class SparingEvaluation(EvaluationPlugin):
-    """Avalanche's evaluation, woken only where a metric or a logger listens.
-
-    Avalanche's own copies the experience at each of the eight callbacks of a training step, which
-    costs small networks a tenth of their time, whether anybody listens or not.
-    """
-
-    def _update_metrics_and_loggers(self, strategy: Any, callback: str) -> Any:
-        kinds = tuple(type(listener) for listener in (*self.metrics, *self.loggers))
-        if self._metric_values or _listening(kinds, callback):
-            super()._update_metrics_and_loggers(strategy, callback)
-        return []
-
-
-@cache
-def _listening(kinds: tuple[type, ...], callback: str) -> bool:
-    """Whether one of the classes does something at that callback, or at all of them."""
-    silent = [getattr(base, callback, None) for base in (PluginMetric, SupervisedPlugin)]
-    return any(
-        getattr(kind, callback, None) not in (None, *silent)
-        or (issubclass(kind, BaseLogger) and kind.log_metrics is not BaseLogger.log_metrics)
-        for kind in kinds
-    )
-
 
 # -- penalties -----------------------------------------------------------------------------------
 

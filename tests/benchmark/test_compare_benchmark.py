@@ -1,6 +1,6 @@
 """Seconds of a whole comparison with one job, with two, and with two on Ray.
 
-    python -m pytest -m benchmark tests/benchmark/test_compare_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_compare_benchmark.py -s
 
 Takes about five minutes on two cores, which nothing else should use. Each line is one command from
 start to exit: twelve runs on rotated-digits, everything loaded and recorded anew.

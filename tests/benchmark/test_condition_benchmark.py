@@ -1,7 +1,7 @@
 """The conditioning results as the README prints them: mean of seeds 0–2, one row per system.
 
     export CL_MANIFOLD_DATA_DIR=data
-    python -m pytest -m benchmark tests/benchmark/test_condition_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_condition_benchmark.py -s
 
 Each table is one command, `cl-manifold condition` with the words above it.
 """

@@ -1,6 +1,6 @@
 """Decisions: what is reused, placed and grown for, on every stream that asks for it.
 
-    python -m pytest -m benchmark tests/benchmark/test_decisions_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_decisions_benchmark.py -s
 
 CL_MANIFOLD_SEEDS=0,1 runs fewer seeds. MNIST is looked for in CL_MANIFOLD_DATA_DIR.
 """

@@ -1,7 +1,7 @@
 """Accuracy with contexts inferred at test time, beside contexts given.
 
     export CL_MANIFOLD_DATA_DIR=data
-    python -m pytest -m benchmark tests/benchmark/test_inference_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_inference_benchmark.py -s
 
 Takes about 25 minutes on two busy cores. Settings were chosen on validation images with seed 0
 (CL_MANIFOLD_BENCHMARK_HOLDOUT=validation); the table is on test images.

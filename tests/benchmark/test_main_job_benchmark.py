@@ -1,7 +1,7 @@
 """The main job's results as the README prints them: mean of seeds 0–2, one row per command.
 
     export CL_MANIFOLD_DATA_DIR=data
-    python -m pytest -m benchmark tests/benchmark/test_main_job_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_main_job_benchmark.py -s
 
 Takes a minute for digits and about twenty for MNIST on two cores. Every row is the same as running
 `cl-manifold run` with the words in its first column and `--seed 0`, 1 and 2.

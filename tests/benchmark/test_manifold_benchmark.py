@@ -12,18 +12,14 @@ from typing import Any
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from cl_manifold.geometry import Fourier
 from cl_manifold.networks import mlp
-from cl_manifold.strategies import (
-    FreshOptimizerPlugin,
-    InMemoryLoaderPlugin,
-    SparingEvaluation,
-    WeightManifoldPlugin,
-)
+from cl_manifold.strategies import FreshOptimizerPlugin, InMemoryLoaderPlugin, WeightManifoldPlugin
 from cl_manifold.strategies.materialise import tensors_of
 from cl_manifold.streams import ImageSet, StreamOptions, TaskStream, rotated
 
@@ -68,7 +64,7 @@ def strategy(batch: int, net: nn.Module, *plugins: Any) -> Any:
         train_mb_size=batch,
         train_epochs=EPOCHS,
         plugins=[InMemoryLoaderPlugin(), FreshOptimizerPlugin(), *plugins],
-        evaluator=SparingEvaluation(),
+        evaluator=EvaluationPlugin(),
     )
 
 

@@ -1,6 +1,6 @@
 """How well a plan, made without data, ranks what streams cost their tasks.
 
-    python -m pytest -m benchmark tests/benchmark/test_plan_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_plan_benchmark.py -s
 
 Takes about a quarter of an hour on one core. For each pair of a stream and a topology, mean of
 seeds 0–4 (a single seed ranges from 0.7 to 0.9):

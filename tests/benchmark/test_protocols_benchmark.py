@@ -1,7 +1,7 @@
 """The protocols: ACC and BWT of the weight manifold in published settings, beside joint training.
 
     export CL_MANIFOLD_DATA_DIR=data
-    python -m pytest -m benchmark tests/benchmark/test_protocols_benchmark.py -s
+    python -m pytest -o addopts= -m benchmark tests/benchmark/test_protocols_benchmark.py -s
 
 Mean of seeds 0–2; every row is `cl-manifold run` with the words in its first column. Takes about
 an hour on one core, most of it for the 300,000 steps of each gpm-permuted-mnist. Settings that are

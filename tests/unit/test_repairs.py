@@ -3,7 +3,6 @@
 A test whose name begins with `test_avalanche` fails when the workaround is no longer needed.
 """
 
-import io
 import random
 import warnings
 from collections.abc import Callable
@@ -12,13 +11,10 @@ from typing import Any
 import pytest
 import torch
 from avalanche.core import SupervisedPlugin
-from avalanche.evaluation.metrics import accuracy_metrics, forgetting_metrics, loss_metrics
-from avalanche.logging import TextLogger
 from avalanche.models.packnet import PackNetModel, PackNetPlugin
 from avalanche.training import ACECriterion
 from avalanche.training.plugins import (
     AGEMPlugin,
-    EvaluationPlugin,
     ReplayPlugin,
     SynapticIntelligencePlugin,
 )
@@ -35,7 +31,6 @@ from cl_manifold.strategies import (
     InMemoryLoaderPlugin,
     PackedTasks,
     Replay,
-    SparingEvaluation,
     SynapticIntelligence,
 )
 from cl_manifold.strategies.repairs import asymmetric_loss
@@ -289,50 +284,3 @@ def test_what_packnet_has_learned_never_changes(optimizer: Any) -> None:
         packed.activate_task(task)
         assert torch.equal(strategy.model(x), expected)
     assert not torch.allclose(answers[0], answers[1])
-
-
-# -- evaluation ----------------------------------------------------------------------------------
-
-
-def evaluated(evaluation: type[EvaluationPlugin], *metrics: Any) -> tuple[int, Any, list[str]]:
-    """How often an experience is copied in training; the last metrics; what a logger prints."""
-    copies, page = 0, io.StringIO()
-
-    def logging(experience: Any) -> Any:
-        nonlocal copies
-        copies += 1
-        return plain(experience)
-
-    kind = type(STREAM.train_stream[0])
-    plain = kind.logging
-    evaluator = evaluation(*metrics, loggers=[TextLogger(page)] if metrics else [])
-    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        patch.setattr(kind, "logging", logging)
-        settings: dict[str, Any] = template() | {"evaluator": evaluator}
-        strategy = Naive(**settings)
-        walk(strategy)
-        strategy.eval(STREAM.test_stream)
-    lines = [line for line in page.getvalue().splitlines() if "Time" not in line]
-    return copies, evaluator.get_last_metrics(), lines
-
-
-def test_avalanche_copies_the_experience_at_every_callback() -> None:
-    steps = 3 * 3 * 5
-    assert evaluated(EvaluationPlugin)[0] > 8 * steps
-    assert evaluated(SparingEvaluation)[0] == 0
-
-
-@pytest.mark.parametrize("minibatch", [True, False])
-def test_an_evaluation_that_spares_measures_and_prints_the_same(minibatch: bool) -> None:
-    def metrics() -> list[Any]:
-        modes = {"minibatch": minibatch, "epoch": True, "experience": True, "stream": True}
-        return [accuracy_metrics(**modes), loss_metrics(**modes), forgetting_metrics(stream=True)]
-
-    found, wanted = (
-        evaluated(SparingEvaluation, *metrics()),
-        evaluated(EvaluationPlugin, *metrics()),
-    )
-    assert len(wanted[1]) > 6
-    assert found[1:] == wanted[1:]
-    assert found[0] < wanted[0]
