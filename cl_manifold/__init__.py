@@ -5,8 +5,9 @@ needs nothing heavier than torch. Avalanche, MLflow and Click are imported only 
 `cl_manifold.strategies`, `cl_manifold.streams`, `cl_manifold.tracking` and `cl_manifold.cli`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cl_manifold.lazy import names_of
 
 if TYPE_CHECKING:
     from cl_manifold.contexts import (
@@ -74,7 +75,8 @@ _HOMES = {
     "manifold.natural_step": ("NaturalStep", "empirical_gram"),
     "manifold.saving": ("load_manifold", "save_manifold"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__getattr__ = names_of(__name__, _HOMES)
 
 __all__ = [
     "AlwaysGrow",
@@ -108,15 +110,6 @@ __all__ = [
     "save_manifold",
     "torus",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Load a public name from its home on first use (PEP 562)."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module 'cl_manifold' has no attribute {name!r}")
-    value = getattr(import_module(f"cl_manifold.{_HOME_OF[name]}"), name)
-    globals()[name] = value
-    return value
 
 
 def __dir__() -> list[str]:

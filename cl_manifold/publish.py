@@ -16,13 +16,12 @@ from typing import Any, final
 import numpy as np
 from matplotlib.figure import Figure
 
-from cl_manifold.config import Resolved
 from cl_manifold.contexts import TaskRecord
+from cl_manifold.experiments.config import Resolved
 from cl_manifold.geometry import Simplex
 from cl_manifold.manifold.saving import save_manifold
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.metrics import decision_f1
-from cl_manifold.strategies import context_at_test, stored
 from cl_manifold.streams import TaskStream
 from cl_manifold.tracking import Store, version_tags
 from cl_manifold.tracking.figures import (
@@ -188,9 +187,9 @@ def result_of(walk: Walk, run_id: str) -> dict[str, Any]:
         "control_points": last.control_points,
         "stored_floats": last.stored_floats,
         "model_floats": sum(p.numel() for p in walk.network.parameters()),
-        "replay_samples": stored(walk.strategy, walk.stream.input_shape).samples,
+        "replay_samples": kept.samples if (kept := walk.stored) else None,
         "train_seconds": walk.train_seconds,
-        "context_at_test": context_at_test(walk.strategy),
+        "context_at_test": walk.config.strategy.context_at_test(walk.config.contexts),
         "decision_f1": _decision_f1(walk),
         "decisions": [r | {"final_acc": matrix[row][i]} for i, r in enumerate(_records(walk))],
     }
@@ -209,8 +208,12 @@ def sentence_of(result: Mapping[str, Any], walk: Walk, done: int) -> str:
         + ("" if unseen is None else f", unseen contexts {unseen:.3f}")
         + (f", decisions F1 {result['decision_f1']:.3f}" if result["decision_f1"] else "")
         + f"; context at test {result['context_at_test']}, "
-        f"stored {result['stored_floats'] / result['model_floats']:.2f} × the model"
+        f"stored {_times(result['stored_floats'], result['model_floats'])}"
     )
+
+
+def _times(floats: int | None, model: int) -> str:
+    return "not stated" if floats is None else f"{floats / model:.2f} × the model"
 
 
 def _lost(result: Mapping[str, Any]) -> str:

@@ -13,8 +13,8 @@ import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.config import Resolved, RunConfig
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import Resolved, RunConfig
 from cl_manifold.publish import Place, Publisher, result_of
 from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin
 from cl_manifold.tracking import MlflowLogger, open_store, resolve_tracking_uri
@@ -32,10 +32,11 @@ class RunResult:
         accuracy_matrix: R[i][j], None where it was not measured; joint training has only a last
             row.
         unseen_acc: mean accuracy at contexts that were never trained; None without such contexts.
-        stored_floats: everything kept between tasks, in units of 32 bits.
+        stored_floats: everything kept between tasks, in units of 32 bits; None, like
+            replay_samples, where the strategy does not say.
         model_floats: parameters of the network.
         replay_samples: training samples kept at the end; they count in `stored_floats`.
-        context_at_test: "given", "inferred" or "not used".
+        context_at_test: "given", "inferred", "not used" or "not stated".
         decision_f1: how well first visits and returns were told apart; None without a truth.
         decisions: one dict per task, `TaskRecord` plus the final accuracy.
     """
@@ -52,9 +53,9 @@ class RunResult:
     unseen_acc: float | None
     accuracy_matrix: list[list[float | None]]
     control_points: int | None
-    stored_floats: int
+    stored_floats: int | None
     model_floats: int
-    replay_samples: int
+    replay_samples: int | None
     train_seconds: float
     context_at_test: str
     decision_f1: float | None

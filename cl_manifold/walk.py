@@ -13,9 +13,9 @@ from avalanche.training.supervised import JointTraining
 from torch import nn
 
 from cl_manifold import metrics
-from cl_manifold.config import RunConfig
 from cl_manifold.contexts import TaskRecord
-from cl_manifold.strategies import AccuracyPlugin, WeightManifoldPlugin, stored
+from cl_manifold.experiments.config import RunConfig
+from cl_manifold.strategies import AccuracyPlugin, Stored, WeightManifoldPlugin
 from cl_manifold.streams import TaskStream
 
 
@@ -100,6 +100,11 @@ class Walk:
         found = [p for p in self.strategy.plugins if isinstance(p, WeightManifoldPlugin)]
         return found[0] if found else None
 
+    @property
+    def stored(self) -> Stored | None:
+        """What the strategy keeps now; None where it does not say."""
+        return self.config.strategy.stored(self.strategy, self.stream.input_shape)
+
 
 def walk_through(walk: Walk, observer: Observer) -> Iterator[int]:
     """Train and evaluate; yields the step after each evaluation."""
@@ -181,7 +186,7 @@ def _record(walk: Walk, step: int, seen: tuple[float | None, float], seconds: fl
         zero_shot_acc=seen[0],
         acc=seen[1],
         control_points=manifold.basis.size if manifold else None,
-        stored_floats=stored(walk.strategy, walk.stream.input_shape).floats,
+        stored_floats=kept.floats if (kept := walk.stored) else None,
         seconds=seconds,
         truth=experience.truth,
         kind=experience.hidden_kind,

@@ -1,42 +1,108 @@
-"""Avalanche plugins and strategies; import them as `cl_manifold.strategies`."""
+"""Avalanche plugins and strategies; import them as `cl_manifold.strategies`.
 
-from .active_outputs import ActiveOutputs, ActiveOutputsPlugin
-from .conditioned import (
-    ConditionedTraining,
-    conditioned_benchmark,
-    conditioned_dataset,
-    jointly,
-    with_sample_contexts,
+Names are loaded when they are first used: settings of strategies can be read without Avalanche.
+"""
+
+from typing import TYPE_CHECKING
+
+from cl_manifold.lazy import names_of
+
+if TYPE_CHECKING:
+    from .active_outputs import ActiveOutputs, ActiveOutputsPlugin
+    from .conditioned import (
+        ConditionedTraining,
+        conditioned_benchmark,
+        conditioned_dataset,
+        jointly,
+        with_sample_contexts,
+    )
+    from .context_input import ContextFeatures, ContextInput, JointContextTraining, TellContext
+    from .given import with_contexts
+    from .loader import InMemoryLoaderPlugin
+    from .manifold.deciding import DecisionOptions
+    from .manifold.inference import InferredTesting
+    from .manifold.plugin import WeightManifoldPlugin
+    from .manifold.shaping import TopologyWatch
+    from .manifold.trace import TaskTrace
+    from .methods.method import Method, Setting, Stored
+    from .penalties import SummedPenalties
+    from .plugins import (
+        AccuracyPlugin,
+        FiniteLossPlugin,
+        FreshOptimizerPlugin,
+        LinearDecayPlugin,
+        Progress,
+        RandomGuess,
+    )
+    from .repairs import (
+        AsymmetricReplay,
+        AveragedGradients,
+        DarkReplay,
+        Distillation,
+        GreedySampler,
+        Replay,
+        SynapticIntelligence,
+    )
+    from .separate import PackedTasks, SeparateNetworks
+    from .training import WeightManifoldTraining
+
+__getattr__ = names_of(
+    __name__,
+    {
+        "active_outputs": (
+            "ActiveOutputs",
+            "ActiveOutputsPlugin",
+        ),
+        "conditioned": (
+            "ConditionedTraining",
+            "conditioned_benchmark",
+            "conditioned_dataset",
+            "jointly",
+            "with_sample_contexts",
+        ),
+        "context_input": (
+            "ContextFeatures",
+            "ContextInput",
+            "JointContextTraining",
+            "TellContext",
+        ),
+        "given": ("with_contexts",),
+        "loader": ("InMemoryLoaderPlugin",),
+        "manifold.deciding": ("DecisionOptions",),
+        "manifold.inference": ("InferredTesting",),
+        "manifold.plugin": ("WeightManifoldPlugin",),
+        "manifold.shaping": ("TopologyWatch",),
+        "manifold.trace": ("TaskTrace",),
+        "methods.method": (
+            "Method",
+            "Setting",
+            "Stored",
+        ),
+        "penalties": ("SummedPenalties",),
+        "plugins": (
+            "AccuracyPlugin",
+            "FiniteLossPlugin",
+            "FreshOptimizerPlugin",
+            "LinearDecayPlugin",
+            "Progress",
+            "RandomGuess",
+        ),
+        "repairs": (
+            "AsymmetricReplay",
+            "AveragedGradients",
+            "DarkReplay",
+            "Distillation",
+            "GreedySampler",
+            "Replay",
+            "SynapticIntelligence",
+        ),
+        "separate": (
+            "PackedTasks",
+            "SeparateNetworks",
+        ),
+        "training": ("WeightManifoldTraining",),
+    },
 )
-from .context_input import ContextFeatures, ContextInput, JointContextTraining, TellContext
-from .given import with_contexts
-from .loader import InMemoryLoaderPlugin
-from .manifold.deciding import DecisionOptions
-from .manifold.inference import InferredTesting
-from .manifold.plugin import WeightManifoldPlugin
-from .manifold.shaping import TopologyWatch
-from .manifold.trace import TaskTrace
-from .penalties import SummedPenalties
-from .plugins import (
-    AccuracyPlugin,
-    FiniteLossPlugin,
-    FreshOptimizerPlugin,
-    LinearDecayPlugin,
-    Progress,
-    RandomGuess,
-)
-from .repairs import (
-    AsymmetricReplay,
-    AveragedGradients,
-    DarkReplay,
-    Distillation,
-    GreedySampler,
-    Replay,
-    SynapticIntelligence,
-)
-from .separate import PackedTasks, SeparateNetworks
-from .stored import Stored, context_at_test, stored
-from .training import WeightManifoldTraining
 
 __all__ = [
     "AccuracyPlugin",
@@ -57,11 +123,13 @@ __all__ = [
     "InferredTesting",
     "JointContextTraining",
     "LinearDecayPlugin",
+    "Method",
     "PackedTasks",
     "Progress",
     "RandomGuess",
     "Replay",
     "SeparateNetworks",
+    "Setting",
     "Stored",
     "SummedPenalties",
     "SynapticIntelligence",
@@ -72,9 +140,7 @@ __all__ = [
     "WeightManifoldTraining",
     "conditioned_benchmark",
     "conditioned_dataset",
-    "context_at_test",
     "jointly",
-    "stored",
     "with_contexts",
     "with_sample_contexts",
 ]

@@ -138,7 +138,7 @@ def summary_cells(result: Any) -> list[tuple[str, str]]:
         ("FWT", number(result.fwt, "+.3f")),
         ("context at test", result.context_at_test),
         ("control points", points),
-        ("stored ÷ model", f"{result.stored_floats / result.model_floats:.2f}"),
+        ("stored ÷ model", ratio(result.stored_floats, result.model_floats)),
         ("training", f"{result.train_seconds:.1f} s"),
     ]
 
@@ -150,6 +150,15 @@ def number(value: float | None, form: str = ".3f") -> str:
     ('0.250', '–')
     """
     return "–" if value is None else format(value, form)
+
+
+def ratio(part: int | None, whole: int) -> str:
+    """How many times the whole, or that nobody says.
+
+    >>> ratio(3, 2), ratio(None, 2)
+    ('1.50', 'not stated')
+    """
+    return "not stated" if part is None else f"{part / whole:.2f}"
 
 
 def bars(values: list[float | None]) -> str:

@@ -1,4 +1,4 @@
-"""`streams` and `strategies`: what there is, with one line each."""
+"""`streams`, `strategies` and `settings`: what there is, with one line each."""
 
 import json
 from collections.abc import Mapping
@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from cl_manifold.catalog import STRATEGIES, STREAMS, TOPOLOGIES, Item
-from cl_manifold.config import value_text
+from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, TOPOLOGIES, Item
 
 
 @click.command()
@@ -20,8 +19,38 @@ def streams(as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def strategies(as_json: bool) -> None:
-    """List the strategies, and the topologies of the weight manifold."""
-    _list({"strategies": STRATEGIES, "topologies": TOPOLOGIES}, as_json)
+    """List the strategies, and what a run is made of: topologies, networks."""
+    _list({"strategies": STRATEGIES, "topologies": TOPOLOGIES, "networks": NETWORKS}, as_json)
+
+
+@click.command()
+@click.argument("stream", default="rotated-digits")
+@click.option("--strategy", default="weight-manifold", metavar="NAME", help="Strategy.")
+@click.option("--network", default="mlp", metavar="NAME", help="Network.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def settings(stream: str, strategy: str, network: str, as_json: bool) -> None:
+    """List the settings that a run of STREAM has: key, default, range, meaning.
+
+    Defaults are those in effect: the stream's, and the strategy's on this stream.
+    """
+    from cl_manifold.experiments.config import fields_of, resolve
+    from cl_manifold.options import range_text
+
+    names = {"stream.name": stream, "strategy.name": strategy, "network.name": network}
+    values = {key: value for key, value, _ in resolve([("command line", names)]).rows()}
+    rows = [
+        (key, values[key], range_text(field), field.description or "")
+        for key, field in fields_of(stream, network, strategy).items()
+    ]
+    if as_json:
+        columns = ("key", "default", "range", "meaning")
+        found = [dict(zip(columns, row, strict=True)) for row in rows]
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    width, value = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for key, default, accepted, meaning in rows:
+        click.echo(f"{key:<{width}}  {default:<{value}}  {meaning}")
+        click.echo(f"{'':<{width}}  {'':<{value}}  {accepted}")
 
 
 def _list(parts: Mapping[str, Mapping[str, Item]], as_json: bool) -> None:
@@ -29,6 +58,8 @@ def _list(parts: Mapping[str, Mapping[str, Item]], as_json: bool) -> None:
         plain = {part: {n: _plain(i) for n, i in items.items()} for part, items in parts.items()}
         click.echo(json.dumps(plain, indent=1, ensure_ascii=False))
         return
+    from cl_manifold.options import value_text
+
     for part, items in parts.items():
         if len(parts) > 1:
             click.echo(f"{part}:")

@@ -7,7 +7,7 @@ import click
 from cl_manifold import __version__
 from cl_manifold.cli.comparing import compare
 from cl_manifold.cli.conditioning import condition
-from cl_manifold.cli.listing import strategies, streams
+from cl_manifold.cli.listing import settings, strategies, streams
 from cl_manifold.cli.planning import plan
 from cl_manifold.cli.running import run
 from cl_manifold.cli.showing import show, ui
@@ -31,7 +31,7 @@ def cli() -> None:
     """
 
 
-for command in (run, compare, condition, plan, streams, strategies, show, ui):
+for command in (run, compare, condition, plan, streams, strategies, settings, show, ui):
     cli.add_command(command)
 
 

@@ -3,18 +3,14 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from cl_manifold.config import (
-    Resolved,
-    Values,
-    from_assignments,
-    from_environment,
-    from_toml,
-    resolve,
-)
+if TYPE_CHECKING:
+    from cl_manifold.experiments.config import Resolved, Values
+else:  # takes a moment to load, which `--help` need not wait for
+    Resolved = Values = Any
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,6 +81,8 @@ def resolve_options(config: Path | None, assignments: tuple[str, ...], **options
     Raises:
         ConfigError: an unknown key or a value that does not fit.
     """
+    from cl_manifold.experiments.config import resolve
+
     return resolve(option_layers(config, assignments, **options))
 
 
@@ -96,6 +94,8 @@ def option_layers(
     Raises:
         ConfigError: a file that cannot be read, or an assignment without a value.
     """
+    from cl_manifold.experiments.config import from_assignments, from_environment, from_toml
+
     layers: list[tuple[str, Values]] = []
     if config is not None:
         layers.append((config.name, from_toml(config)))

@@ -2,15 +2,20 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cl_manifold.cli.options import resolve_options, run_options
-from cl_manifold.config import RunConfig, TopologyConfig
 from cl_manifold.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cl_manifold.experiments.config import RunConfig
+    from cl_manifold.experiments.settings import TopologyOptions
+else:  # takes a moment to load, which `--help` need not wait for
+    RunConfig = TopologyOptions = Any
 
 USUAL = {
     "circle": ("circle:0", "circle:1", "circle:2", "circle:3", "circle:4", "circle:6"),
@@ -91,11 +96,11 @@ def plan(
 
 def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     """One plan per topology, on the contexts of the configured stream."""
-    from cl_manifold.build import build_basis
-    from cl_manifold.catalog import STREAMS, load, lookup
     from cl_manifold.contexts.plan import plan as plan_topology
+    from cl_manifold.experiments.names import STREAMS, load, lookup
+    from cl_manifold.experiments.topologies import build_basis
     from cl_manifold.manifold.layout import layout_of
-    from cl_manifold.networks import mlp
+    from cl_manifold.strategies.methods.weight_manifold import WeightManifoldMethod
     from cl_manifold.streams import StreamOptions
     from cl_manifold.streams.contexts import planned_stream
 
@@ -106,8 +111,12 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
             contexts=chosen.contexts, order=chosen.order, variant=chosen.variant, seed=config.seed
         ),
     )
-    network = mlp(stream.input_shape, config.training.hidden, stream.classes)
-    layout = layout_of(network, config.strategy.blocks)
+    method = config.strategy
+    if not isinstance(method, WeightManifoldMethod):
+        raise ConfigError(
+            f"plan is about weight manifolds, but strategy is {method.name}; leave --strategy out"
+        )
+    layout = layout_of(config.network.build(stream.input_shape, stream.classes), method.blocks)
     names = _names(topologies) or USUAL[stream.topology.spec()["kind"]]
     return [
         plan_topology(
@@ -115,7 +124,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
             build_basis(_topology(config.topology, name), stream.topology, config.seed),
             name=name,
             space=stream.topology,
-            strength=config.strategy.strength,
+            strength=method.strength,
             model=(layout.size, layout.blocks),
         )
         for name in names
@@ -126,20 +135,24 @@ def _names(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(n.strip() for n in (text or "").split(",") if n.strip()))
 
 
-def _topology(config: TopologyConfig, name: str) -> TopologyConfig:
+def _topology(config: TopologyOptions, name: str) -> TopologyOptions:
     """The configured topology with the kind, and the number, of a name such as `circle:3`."""
-    from cl_manifold.catalog import TOPOLOGIES, lookup
+    from cl_manifold.experiments.names import TOPOLOGIES, lookup
+    from cl_manifold.experiments.settings import TopologyOptions as Options
+    from cl_manifold.options import options_of
 
     kind, separator, number = name.partition(":")
     lookup("topology", TOPOLOGIES, kind)
     if not separator:
-        return replace(config, kind=kind)
+        return options_of(Options, {**dict(config), "kind": kind}, "topology")
     lowest = 1 if NUMBERS.get(kind) == "size" else 0
     if kind not in NUMBERS or not number.isdecimal() or int(number) < lowest:
         meaning = NUMBERS.get(kind)
         needs = f"{kind}:N with {meaning} N ≥ {lowest}" if meaning else f"{kind} without a number"
         raise ConfigError(f"--topologies got {name!r}, but needs {needs}")
-    return replace(config, kind=kind, **{NUMBERS[kind]: int(number)})
+    return options_of(
+        Options, {**dict(config), "kind": kind, NUMBERS[kind]: int(number)}, "topology"
+    )
 
 
 def _writable(figure: Path) -> Path:

@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from cl_manifold.cli.options import store_options
-from cl_manifold.config import from_assignments
 from cl_manifold.errors import StoreError
 
 
@@ -65,6 +64,7 @@ def _replay(
 
     from cl_manifold.cli.tables import print_replay
     from cl_manifold.contexts.replay import changed_rule, replay
+    from cl_manifold.experiments.config import from_assignments
 
     values = {key: entry["value"] for key, entry in settings.items()}
     own, other = changed_rule(values, from_assignments(changes, "--replay key=value"))

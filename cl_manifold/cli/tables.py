@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cl_manifold.cli import compare_display, condition_display
-from cl_manifold.cli.display import number
+from cl_manifold.cli.display import number, ratio
 from cl_manifold.contexts.replay import Replayed
 
 MATRIX_COLUMNS = 24
@@ -39,7 +39,7 @@ def print_result(result: dict[str, Any]) -> None:
         f"accuracy {result['acc']:.3f}   unseen {number(result['unseen_acc'])}   "
         f"BWT {number(result['bwt'], '+.3f')}   forgetting {number(result['forgetting'])}   "
         f"FWT {number(result['fwt'], '+.3f')}   stored ÷ model "
-        f"{result['stored_floats'] / result['model_floats']:.2f}"
+        f"{ratio(result['stored_floats'], result['model_floats'])}"
     )
     if result.get("decision_f1") is not None:
         console.print(f"first visits and returns told apart: F1 {result['decision_f1']:.3f}")

@@ -3,8 +3,9 @@
 Names are loaded when they are first used: processes that run the work start while the rest loads.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from cl_manifold.lazy import names_of
 
 if TYPE_CHECKING:
     from cl_manifold.comparison.comparing import compare
@@ -26,6 +27,8 @@ _HOMES = {
     "rows": ("Row",),
 }
 
+__getattr__ = names_of(__name__, _HOMES)
+
 __all__ = [
     "ComparisonOrder",
     "ComparisonResult",
@@ -37,10 +40,3 @@ __all__ = [
     "compare",
     "parse_entries",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"cl_manifold.comparison.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

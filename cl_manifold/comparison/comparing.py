@@ -7,7 +7,7 @@ from typing import Any, final
 
 from cl_manifold import __version__
 from cl_manifold.comparison.engines import Ended, Engine, Failed, Lost, Told, engine_named
-from cl_manifold.comparison.entries import check_seeds, resolve_entry
+from cl_manifold.comparison.entries import check_seeds, check_settings, resolve_entry
 from cl_manifold.comparison.jobs import PARENT, Facts, Filing, Job, Look, key_of
 from cl_manifold.comparison.journal import (
     HOST,
@@ -29,8 +29,8 @@ from cl_manifold.comparison.outbox import outbox_folder, send_unsent
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.record import Recorder, Status, start_parent
 from cl_manifold.comparison.tuning import best
-from cl_manifold.config import Resolved
 from cl_manifold.errors import ClManifoldError, ConfigError, StoreError
+from cl_manifold.experiments.config import Resolved
 from cl_manifold.tracking import Store, open_store, patience, resolve_tracking_uri
 
 
@@ -46,6 +46,7 @@ def compare(order: ComparisonOrder, watcher: Watcher | None = None) -> Compariso
         ClManifoldError: anything that a user can correct.
     """
     check_seeds(order.seeds)
+    check_settings(order.entries, order.layers)
     resolved = [resolve_entry(entry, order.seeds[0], order.layers) for entry in order.entries]
     with ExitStack() as stack:
         engine = stack.enter_context(closing(engine_named(order.engine, order.jobs)))

@@ -4,12 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cl_manifold.catalog import STRATEGIES, TOPOLOGIES, lookup, unknown
-from cl_manifold.config import Resolved, Values, resolve
 from cl_manifold.errors import ConfigError
-
-Layers = Sequence[tuple[str, Values]]
-"""Layers of (source, values) as `config.resolve` takes them."""
+from cl_manifold.experiments.config import (
+    NAMES,
+    SHARED,
+    Layers,
+    Resolved,
+    Values,
+    fields_of,
+    resolve,
+)
+from cl_manifold.experiments.names import STRATEGIES, TOPOLOGIES, lookup, unknown
 
 INFERRED = "inferred"
 
@@ -57,7 +62,7 @@ def parse_entry(text: str) -> Entry:
         ConfigError: an unknown strategy or variant.
     """
     name, *variants = text.split(":")
-    if "." in name and variants:
+    if name not in STRATEGIES and variants and variants[0] not in (*TOPOLOGIES, INFERRED):
         name = f"{name}:{variants.pop(0)}"
     lookup("strategy", STRATEGIES, name)
     values: dict[str, Any] = {"strategy.name": name}
@@ -86,8 +91,47 @@ def check_seeds(seeds: Sequence[int]) -> None:
 def resolve_entry(entry: Entry, seed: int, layers: Layers, *more: tuple[str, Values]) -> Resolved:
     """The configuration of one run: the user's layers, further ones, then the entry's own.
 
+    Settings of strategies that this one does not have are for others of the comparison.
+
     Raises:
         ConfigError: a key or value that does not fit.
     """
-    own = (f"entry {entry.label}", {**entry.values, "seed": seed})
-    return resolve([*layers, *more, own])
+    known = known_keys(entry, layers)
+    fitting = [
+        (source, {k: v for k, v in values.items() if k in known or not of_strategies(k)})
+        for source, values in (*layers, *more)
+    ]
+    return resolve([*fitting, (f"entry {entry.label}", {**entry.values, "seed": seed})])
+
+
+def check_settings(entries: Sequence[Entry], layers: Layers) -> None:
+    """A setting of strategies must be one of some strategy that is compared.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    known = {key for entry in entries for key in known_keys(entry, layers)}
+    for source, values in layers:
+        for key in values:
+            if of_strategies(key) and key not in known:
+                raise ConfigError(
+                    f"{unknown('key', key, known)}; no strategy of this comparison has it "
+                    f"(from {source})"
+                )
+
+
+def known_keys(entry: Entry, layers: Layers) -> set[str]:
+    """Every key that a run of this entry has.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    given = [*(values for _, values in layers), entry.values]
+    named = {key: value for values in given for key, value in values.items()}
+    names = {section: str(named.get(f"{section}.name", usual)) for section, usual in NAMES.items()}
+    return set(fields_of(**names))
+
+
+def of_strategies(key: str) -> bool:
+    """Whether it depends on the strategy if there is such a key."""
+    return key.partition(".")[0] in ("strategy", *SHARED)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cl_manifold.comparison.rows import Row
+from cl_manifold.strategies.methods.method import Method
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,7 @@ class About:
     Attributes:
         command: that repeats it.
         settings: what the user set for every strategy, by "section.key".
+        methods: the strategies with their settings, by label.
         date: when, as text.
         tuned: values that tuning chose, by label and "section.key"; empty without tuning.
         problems: why a strategy has no result, by label.
@@ -28,6 +30,7 @@ class About:
     date: str
     tuned: Mapping[str, Mapping[str, Any]]
     problems: Mapping[str, str]
+    methods: Mapping[str, Method]
 
 
 def findings(about: About, rows: Sequence[Row]) -> list[str]:

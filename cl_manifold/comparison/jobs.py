@@ -11,8 +11,8 @@ from typing import Any, final
 
 from cl_manifold.comparison.outbox import keep_unsent
 from cl_manifold.comparison.outcome import Outcome
-from cl_manifold.config import Resolved
 from cl_manifold.errors import ClManifoldError
+from cl_manifold.experiments.config import Resolved
 
 PARENT = "mlflow.parentRunId"
 KEY = "comparison.job"
@@ -93,7 +93,7 @@ class Look:
 
     def __call__(self, tell: Callable[[Any], None]) -> Facts | ClManifoldError:
         """Build it, here and now."""
-        from cl_manifold.build import build_stream
+        from cl_manifold.experiments.build import build_stream
 
         config = self.resolved.config
         try:
@@ -189,5 +189,5 @@ def common_settings(jobs: Sequence[Job]) -> dict[str, str]:
     return {
         key: value
         for key, value in first.items()
-        if key not in (*NOT_OF_THE_RESULT, "seed") and all(o[key] == value for o in others)
+        if key not in (*NOT_OF_THE_RESULT, "seed") and all(o.get(key) == value for o in others)
     }

@@ -7,7 +7,9 @@ from cl_manifold.comparison.entries import Entry, resolve_entry
 from cl_manifold.comparison.jobs import Filing, Job, digest_of, key_of
 from cl_manifold.comparison.order import ComparisonOrder
 from cl_manifold.comparison.tuning import candidates
-from cl_manifold.config import Resolved, flat, value_text
+from cl_manifold.experiments.config import Resolved
+from cl_manifold.options import value_text
+from cl_manifold.strategies.methods.method import Method
 
 VALIDATION = ("tuning", {"stream.holdout": "validation"})
 CANDIDATE = "candidate"
@@ -53,10 +55,10 @@ def tuning_jobs(
 def tuned_candidates(order: ComparisonOrder, entry: Entry) -> list[Mapping[str, Any]]:
     """The values that tuning tries for an entry, each once, its defaults first."""
     fixed = {key for _, values in order.layers for key in values} | set(entry.values)
-    current = flat(resolve_entry(entry, order.seeds[0], order.layers).config)
+    method = resolve_entry(entry, order.seeds[0], order.layers).config.strategy
     free = [
         {key: value for key, value in values.items() if key not in fixed}
-        for values in candidates(entry.strategy, current)
+        for values in candidates(method)
     ]
     return [values for place, values in enumerate(free) if values not in free[:place]]
 
@@ -77,6 +79,12 @@ def candidate_text(values: Mapping[str, Any]) -> str:
     'strategy.penalty = 10.0, strategy.decay = 1.0'
     """
     return ", ".join(f"{key} = {value_text(value)}" for key, value in values.items())
+
+
+def methods_of(order: ComparisonOrder, tuned: Tuned) -> dict[str, Method]:
+    """The strategies with their settings, by label."""
+    seed = order.seeds[0]
+    return {e.label: _resolved(order, e, seed, tuned).config.strategy for e in order.entries}
 
 
 def user_settings(order: ComparisonOrder) -> dict[str, str]:

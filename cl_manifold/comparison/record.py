@@ -6,7 +6,7 @@ from typing import Any, Literal, final
 
 from cl_manifold.comparison.jobs import Facts, Job, common_settings
 from cl_manifold.comparison.journal import DIGEST, HOST, host
-from cl_manifold.comparison.lineup import Tuned, user_settings
+from cl_manifold.comparison.lineup import Tuned, methods_of, user_settings
 from cl_manifold.comparison.order import ComparisonOrder, ComparisonResult
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.rows import Row, rows_of
@@ -84,6 +84,7 @@ class Recorder:
             date=datetime.now(UTC).strftime("%Y-%m-%d"),
             tuned=tuned,
             problems=_problems_of_whole_rows(outcomes),
+            methods=methods_of(self._order, tuned),
         )
         figures = comparison_figures(outcomes, rows)
         for name, figure in figures.items():

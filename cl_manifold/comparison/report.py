@@ -8,15 +8,16 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from matplotlib.figure import Figure
 
-from cl_manifold.catalog import STRATEGIES, STREAMS, Item
 from cl_manifold.comparison.findings import About, acc_text, findings
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.published import published_for
 from cl_manifold.comparison.rows import Row
-from cl_manifold.config import RunConfig, flat, value_text
+from cl_manifold.options import value_text
+from cl_manifold.strategies.methods.method import Method
 from cl_manifold.tracking.page import cell, number, page, picture, section
 from cl_manifold.tracking.style import signed
 
@@ -184,29 +185,29 @@ def _elsewhere(stream: str) -> _Part:
 
 
 def _strategies(about: About, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> _Part:
-    names = {row.label: row.strategy for row in rows}
-    labels = dict.fromkeys([*names, *(o.label for o in outcomes), *about.problems])
+    labels = dict.fromkeys(
+        [*(row.label for row in rows), *(o.label for o in outcomes), *about.problems]
+    )
     body: list[tuple[str, ...]] = []
     for label in labels:
-        name = names.get(label, label if label in STRATEGIES else label.partition(":")[0])
-        item = STRATEGIES.get(name, Item("your own", name))
-        values = _hyper_parameters(about, label, item)
-        body.append((label, item.summary, item.source or "–", values or "–"))
+        method = about.methods.get(label)
+        if method is None:
+            body.append((label, "–", "–", "–"))
+            continue
+        what = (method.__doc__ or "–").partition("\n")[0].rstrip(".")
+        values = _hyper_parameters(method, about.tuned.get(label, {}))
+        body.append((label, what, method.source or "–", values or "–"))
     head = ("strategy", "what it is", "source", "hyper-parameters")
     return _Part("Strategies", head=head, rows=tuple(body))
 
 
-def _hyper_parameters(about: About, label: str, item: Item) -> str:
-    """Values of the keys that a strategy's defaults, its grid or tuning name."""
-    tuned = about.tuned.get(label, {})
-    stream = STREAMS[about.stream].defaults if about.stream in STREAMS else {}
-    values = flat(RunConfig()) | dict(stream) | dict(item.defaults) | dict(about.settings)
-    values |= tuned
+def _hyper_parameters(method: Method, tuned: Mapping[str, Any]) -> str:
+    """The strategy's settings, and which of them tuning chose."""
     parts: list[str] = []
-    for key in dict.fromkeys([*item.defaults, *item.grid, *tuned]):
-        tried = ", ".join(value_text(value) for value in item.grid.get(key, ()))
-        how = f" (chosen from {tried})" if key in tuned and tried else ""
-        parts.append(f"{key} = {value_text(values[key])}{how}")
+    for key in (field for field in type(method).model_fields if field != "name"):
+        tried = ", ".join(value_text(value) for value in method.tried.get(key, ()))
+        how = f" (chosen from {tried})" if f"strategy.{key}" in tuned and tried else ""
+        parts.append(f"{key} = {value_text(getattr(method, key))}{how}")
     return "; ".join(parts)
 
 

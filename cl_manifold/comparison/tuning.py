@@ -9,28 +9,21 @@ from math import isfinite
 from statistics import fmean
 from typing import Any
 
-from cl_manifold.catalog import STRATEGIES, lookup
 from cl_manifold.comparison.outcome import Outcome
-from cl_manifold.config import RunConfig, flat
 from cl_manifold.errors import ConfigError
+from cl_manifold.strategies.methods.method import Method
 
 
-def candidates(strategy: str, current: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
-    """The strategy's grid, every combination once, that of its defaults first.
+def candidates(method: Method) -> list[dict[str, Any]]:
+    """The method's grid by "section.key", every combination once, that of its values first.
 
-    A default that the grid leaves out is tried as well. Without a grid `[{}]`: as it is.
+    A value that the grid leaves out is tried as well. Without a grid `[{}]`: as it is.
 
     Args:
-        strategy: its name in the catalogue.
-        current: values in effect by "section.key", such as those that the stream brings; where
-            they are not given, the strategy's defaults and the general ones.
-
-    Raises:
-        ConfigError: nothing has that name.
+        method: with the values in effect.
     """
-    item = lookup("strategy", STRATEGIES, strategy)
-    values = flat(RunConfig()) | dict(item.defaults) | dict(current or {})
-    return combinations(item.grid, {key: values[key] for key in item.grid})
+    grid = {f"strategy.{key}": values for key, values in method.tried.items()}
+    return combinations(grid, {f"strategy.{key}": getattr(method, key) for key in method.tried})
 
 
 def combinations(

@@ -11,7 +11,6 @@ from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 
-from cl_manifold.catalog import unknown
 from cl_manifold.conditioning.lineup import Build, Setting, System, chosen, parameters_of
 from cl_manifold.conditioning.pictures import load_pictures
 from cl_manifold.conditioning.problems import PROBLEMS, Problem
@@ -24,6 +23,7 @@ from cl_manifold.conditioning.training import (
     train,
 )
 from cl_manifold.errors import ConfigError
+from cl_manifold.experiments.names import unknown
 from cl_manifold.networks import cnn, mlp
 from cl_manifold.streams import ImageSet
 

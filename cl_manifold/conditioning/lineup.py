@@ -14,7 +14,6 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam
 
-from cl_manifold.catalog import unknown
 from cl_manifold.conditioning.problems import Problem, bin_centres, embed
 from cl_manifold.conditioning.systems import (
     Concatenated,
@@ -25,6 +24,7 @@ from cl_manifold.conditioning.systems import (
     Undone,
 )
 from cl_manifold.errors import ConfigError
+from cl_manifold.experiments.names import unknown
 from cl_manifold.geometry import Affine, Basis, Orthonormal, Vertices
 from cl_manifold.manifold.module import ManifoldModule
 from cl_manifold.manifold.natural_step import NaturalStep

@@ -10,8 +10,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.datasets import CIFAR10
 
-from cl_manifold.catalog import unknown
 from cl_manifold.errors import ConfigError, DataError
+from cl_manifold.experiments.names import unknown
 from cl_manifold.streams import ImageSet, load_digits, load_mnist
 from cl_manifold.streams.images import validation_split
 

@@ -26,7 +26,8 @@ class TaskRecord:
         zero_shot_acc: accuracy on the experience's held-out data before training on it.
         acc: the same right after training on it.
         control_points: K after the task.
-        stored_floats: everything kept between tasks, in units of 32 bits.
+        stored_floats: everything kept between tasks, in units of 32 bits; None where the strategy
+            does not say.
         seconds: wall time of training, decision and commit included, evaluation excluded.
         truth: "first" or "return" where the stream knows it; for scoring only.
         kind: "first", "return" or "related" (a variant of an earlier task), likewise.
@@ -45,7 +46,7 @@ class TaskRecord:
     zero_shot_acc: float | None
     acc: float | None
     control_points: int | None
-    stored_floats: int
+    stored_floats: int | None
     seconds: float
     truth: str | None = None
     kind: str | None = None

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.config import Resolved, resolve
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import Resolved, resolve
 from cl_manifold.run import RunResult, run
 from cl_manifold.run import _evaluator as evaluator
 from cl_manifold.strategies import AccuracyPlugin

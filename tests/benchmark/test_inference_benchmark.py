@@ -18,11 +18,11 @@ import torch
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.config import RunConfig, resolve
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.inference import ContextInference, InferenceSettings
 from cl_manifold.contexts.sweep import logits_at
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import RunConfig, resolve
 from cl_manifold.geometry import Circle
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.strategies import WeightManifoldPlugin

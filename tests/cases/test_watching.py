@@ -13,9 +13,9 @@ from avalanche.training.plugins import EvaluationPlugin
 from mlflow import MlflowClient
 from torch import Tensor
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.config import resolve
 from cl_manifold.contexts import ByExperience
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import resolve
 from cl_manifold.geometry import Fourier
 from cl_manifold.manifold.information import ExactInformation, FisherInformation
 from cl_manifold.strategies import (
@@ -232,7 +232,7 @@ def test_a_run_trains_the_same_with_and_without_inference() -> None:
             "stream.samples": 60,
             "stream.test_samples": 20,
             "training.epochs": 1,
-            "training.hidden": (16,),
+            "network.hidden": (16,),
             "contexts.test": test,
         }
         config = resolve([("test", values)]).config

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from avalanche.core import SupervisedPlugin
+from avalanche.training.supervised import Naive
 from mlflow import MlflowClient
+
+from cl_manifold.strategies import Method, Setting
 
 TINY = (
     "--epochs", "1", "--set", "stream.contexts=3", "--set", "stream.samples=48",
-    "--set", "stream.test_samples=60", "--set", "training.hidden=8",
+    "--set", "stream.test_samples=60", "--set", "network.hidden=8",
 )  # fmt: skip
 PARENT = "mlflow.parentRunId"
 MARKER = "TEST_COMPARE_MARKER"
@@ -63,22 +66,22 @@ class WaitingPlugin(SupervisedPlugin):
                 time.sleep(0.05)
 
 
-def dying(config: Any, stream: Any, template: dict[str, Any]) -> Any:
+class Dying(Method):
     """Fine-tuning that is killed once."""
-    from avalanche.training.supervised import Naive
 
-    template["plugins"].append(DyingPlugin())
-    return Naive(**template)
+    def build(self, setting: Setting) -> Any:
+        return Naive(**setting.template(DyingPlugin()))
 
 
-def waiting(config: Any, stream: Any, template: dict[str, Any]) -> Any:
+class Waiting(Method):
     """Fine-tuning that waits for a sign."""
-    from avalanche.training.supervised import Naive
 
-    template["plugins"].append(WaitingPlugin())
-    return Naive(**template)
+    def build(self, setting: Setting) -> Any:
+        return Naive(**setting.template(WaitingPlugin()))
 
 
-def mistaken(config: Any, stream: Any, template: dict[str, Any]) -> Any:
+class Mistaken(Method):
     """A strategy with a mistake in it."""
-    return {}["missing"]
+
+    def build(self, setting: Setting) -> Any:
+        return {}["missing"]

@@ -229,7 +229,9 @@ def test_settings_come_from_file_environment_and_command_line(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "mine.toml"
-    file.write_text("[training]\nepochs = 1\nhidden = [32]\n[stream]\nsamples = 32\ncontexts = 5\n")
+    file.write_text(
+        "[training]\nepochs = 1\n[network]\nhidden = [32]\n[stream]\nsamples = 32\ncontexts = 5\n"
+    )
     monkeypatch.setenv("CL_MANIFOLD_STREAM_CONTEXTS", "3")
     monkeypatch.setenv("CL_MANIFOLD_TOPOLOGY_HARMONICS", "2")
     code, out, err = call("run", "--config", str(file), "--set", "topology.harmonics=1", "--json")
@@ -238,7 +240,7 @@ def test_settings_come_from_file_environment_and_command_line(
     assert len(result["accuracy_matrix"]) == 3
     assert result["control_points"] == 3
     params = only_run(tmp_path).data.params
-    assert params["training.hidden"] == "32"
+    assert params["network.hidden"] == "32"
 
 
 @pytest.mark.parametrize(
@@ -249,14 +251,14 @@ def test_settings_come_from_file_environment_and_command_line(
         (("--topology", "circel"), "did you mean circle"),
         (("--set", "topology.harmonic=3"), "did you mean topology.harmonics"),
         (("--set", "topology.harmonics=many"), "is 'many', but needs a whole number"),
-        (("--set", "topology.harmonics=-1"), "must be 0 or more"),
+        (("--set", "topology.harmonics=-1"), "is '-1', but needs a whole number, 0 or more"),
         (("--set", "strategy.blocks=layer"), "needs one of tensor, row, weight"),
         (("--set", "harmonics"), "needs section.key=value"),
         (("recurring-digits", "--set", "contexts.rule=none"), "choose evidence"),
         (("recurring-digits", "--topology", "codes"), "choose --topology simplex"),
         (("recurring-digits", "--set", "contexts.topology=auto"), "leave contexts.topology fixed"),
         (("--set", "contexts.topology=auto", "--set", "contexts.rule=csp"), "leave one out"),
-        (("--set", "contexts.level=1"), "must lie between 0 and 1"),
+        (("--set", "contexts.level=1"), "needs a number between 0 and 1"),
         (("--config", "nowhere.toml"), "cannot read nowhere.toml"),
         (("--seeed", "1"), "No such option '--seeed'"),
         (("--topology", "torus"), "2 coordinates, but a context of this stream has 1"),
@@ -280,7 +282,8 @@ def test_an_unknown_variable_is_an_error(call: Call, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CL_MANIFOLD_TOPOLOGY_HARMONIC", "2")
     code, _, err = call("run")
     assert code == 2
-    assert "did you mean CL_MANIFOLD_TOPOLOGY_HARMONICS" in err
+    assert "did you mean topology.harmonics" in err
+    assert "(from environment)" in err
 
 
 def test_missing_data_names_folder_and_files(call: Call, tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_ray_gives_the_same_matrices_as_processes(call: Call, tmp_path: Path) ->
 
 
 def test_what_cannot_run_is_listed_and_the_others_run(call: Call, tmp_path: Path) -> None:
-    own = "tests.integration.comparing:mistaken"
+    own = "tests.integration.comparing:Mistaken"
     words = ("--strategies", f"weight-manifold:codes,naive,{own}", "--seeds", "0,1", *TINY)
     code, out, err = call(*words, "--json")
     assert code == 1
@@ -211,7 +211,11 @@ def test_values_that_the_user_set_are_not_tuned(call: Call, tmp_path: Path) -> N
         (("--jobs", "0", "--strategies", "naive"), 2, "got 0 jobs"),
         (("--engine", "dask"), 2, "'dask' is not one of"),
         (("rotated-digts", "--strategies", "naive"), 2, "did you mean rotated-digits"),
-        (("--set", "training.epochs=0", "--strategies", "naive"), 2, "must be 1 or more"),
+        (
+            ("--set", "training.epochs=0", "--strategies", "naive"),
+            2,
+            "needs a whole number, 1 or more",
+        ),
         (("rotated-mnist", "--strategies", "naive"), 1, "--data-dir"),
         (
             ("--tracking-uri", "sqlite:////proc/x/mlflow.db", "--strategies", "naive"),
@@ -235,7 +239,7 @@ def test_a_run_whose_process_is_killed_is_marked_done_again_and_appears_once(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(MARKER, str(tmp_path / "died"))
-    own = "tests.integration.comparing:dying"
+    own = "tests.integration.comparing:Dying"
     code, out, err = call("--strategies", f"naive,{own}", "--seeds", "0,1", *TINY, "--json")
     assert code == 0, err
     assert len(json.loads(out)["rows"]) == 2

@@ -24,7 +24,7 @@ from cl_manifold.tracking import ForgivingClient, Store, TrackedRun, forgiving, 
 from tests.integration.comparing import MARKER, TINY, children, client, folder_of, parents
 
 ROOT = Path(__file__).parents[2]
-OWN = "tests.integration.comparing:waiting"
+OWN = "tests.integration.comparing:Waiting"
 WORDS = ("compare", "--strategies", f"naive,{OWN}", "--seeds", "0,1", "--jobs", "1", *TINY)
 
 

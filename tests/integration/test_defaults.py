@@ -3,16 +3,19 @@
 from pathlib import Path
 
 import pytest
+from avalanche.training.plugins import EvaluationPlugin
 
-from cl_manifold.build import build_stream, starting_basis
-from cl_manifold.catalog import STREAMS
-from cl_manifold.config import resolve
+from cl_manifold.experiments.build import build_network, build_stream, setting_of
+from cl_manifold.experiments.config import resolve
+from cl_manifold.experiments.names import STREAMS
+from cl_manifold.strategies.methods.weight_manifold import starting_basis
 
 
 def check(name: str, data_dir: Path | None) -> None:
     config = resolve([("test", {"stream.name": name})]).config
     stream = build_stream(config.stream, data_dir, config.seed)
-    basis = starting_basis(config, stream)
+    network, evaluator = build_network(config, stream), EvaluationPlugin(loggers=[])
+    basis = starting_basis(setting_of(config, stream, network, [], evaluator))
     assert len(stream.train_stream) == len(stream.test_stream)
     assert config.stream.contexts in (None, len(stream.train_stream))
     for experience in stream.train_stream:

@@ -10,9 +10,9 @@ import pytest
 from avalanche.training.plugins import EvaluationPlugin
 from mlflow import MlflowClient
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.catalog import STRATEGIES
-from cl_manifold.config import resolve
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import resolve
+from cl_manifold.experiments.names import STRATEGIES
 from cl_manifold.publish import result_of
 from cl_manifold.run import RunResult, run
 from cl_manifold.strategies import AccuracyPlugin
@@ -24,14 +24,14 @@ TINY = {
     "stream.samples": 100,
     "stream.test_samples": 60,
     "training.epochs": 1,
-    "training.hidden": (16,),
-    "strategy.replay_samples": 60,
+    "network.hidden": (16,),
 }
 AT_ONCE = ("joint", "joint-concat")
 TOLD = ("weight-manifold", "separate", "packnet", "concat", "joint-concat")
 SAMPLES = {"joint": 300, "joint-concat": 300, "cumulative": 300} | dict.fromkeys(
     ("replay", "gdumb", "agem", "gem", "der", "der++", "er-ace"), 60
 )
+MEMORY = ("replay", "gdumb", "agem", "gem", "der", "der++", "er-ace")
 QUICK = ("joint", "der++", "packnet")
 """Through a store; the others too with `-m slow`."""
 
@@ -49,6 +49,7 @@ def run_of(strategy: str, folder: Path, empty_store: Path, **more: Any) -> RunRe
     if not store.exists():
         shutil.copy(empty_store, store)
     values = TINY | {"strategy.name": strategy, "tracking_uri": f"sqlite:///{store}"} | more
+    values |= {"strategy.replay_samples": 60} if strategy in MEMORY else {}
     if strategy == "packnet":
         values["training.epochs"] = 2
     return run(resolve([("test", values)]))
@@ -69,6 +70,8 @@ def test_every_strategy_runs(
     assert 0 <= result.unseen_acc < 1
     assert result.context_at_test == ("given" if strategy in TOLD else "not used")
     assert result.replay_samples == SAMPLES.get(strategy, 0)
+    assert result.stored_floats is not None
+    assert result.replay_samples is not None
     assert result.stored_floats >= result.model_floats + 256 * result.replay_samples
     if strategy in AT_ONCE:
         assert result.accuracy_matrix[:2] == [[None] * 3] * 2
@@ -83,6 +86,7 @@ def test_every_strategy_runs(
 def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
     """The accuracy matrix of a walk that nobody records."""
     more: dict[str, Any] = {"strategy.name": strategy, "seed": seed, "training.epochs": 2}
+    more |= {"strategy.replay_samples": 60} if strategy in MEMORY else {}
     config = resolve([("test", TINY | more)]).config
     stream = build_stream(config.stream, None, seed)
     network, accuracy = build_network(config, stream), AccuracyPlugin()

@@ -9,18 +9,16 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from torch import Tensor, nn
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.catalog import STRATEGIES
-from cl_manifold.config import RunConfig, resolve
 from cl_manifold.errors import ConfigError
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import RunConfig, resolve
+from cl_manifold.experiments.names import STRATEGIES
 from cl_manifold.geometry import Bernstein, Circle, Fourier, Simplex, Vertices
 from cl_manifold.strategies import (
     AccuracyPlugin,
     ContextFeatures,
     ContextInput,
     SeparateNetworks,
-    context_at_test,
-    stored,
 )
 from cl_manifold.strategies.separate import Visits
 from cl_manifold.streams import TaskStream
@@ -30,13 +28,14 @@ TINY = {
     "stream.samples": 60,
     "stream.test_samples": 60,
     "training.epochs": 2,
-    "training.hidden": (16,),
-    "strategy.replay_samples": 31,
+    "network.hidden": (16,),
 }
+MEMORY = ("replay", "gdumb", "agem", "gem", "der", "der++", "er-ace")
 
 
 def config_of(strategy: str, stream: str = "rotated-digits", **more: Any) -> RunConfig:
-    named = {"strategy.name": strategy, "stream.name": stream}
+    named: dict[str, Any] = {"strategy.name": strategy, "stream.name": stream}
+    named |= {"strategy.replay_samples": 31} if strategy in MEMORY else {}
     return resolve([("test", TINY | named | more)]).config
 
 
@@ -58,6 +57,12 @@ def trained(strategy: str, *plugins: SupervisedPlugin, **more: Any) -> tuple[Any
     return built, stream
 
 
+def kept(name: str, strategy: Any, stream: TaskStream) -> int:
+    found = config_of(name).strategy.stored(strategy, stream.input_shape)
+    assert found is not None
+    return found.floats
+
+
 def weights(strategy: Any) -> Tensor:
     return torch.cat([p.detach().flatten() for p in strategy.model.parameters()])
 
@@ -65,18 +70,14 @@ def weights(strategy: Any) -> Tensor:
 # -- the catalogue -------------------------------------------------------------------------------
 
 
-def test_every_grid_holds_known_keys_and_the_default() -> None:
+def test_every_method_says_what_it_is() -> None:
     for name, item in STRATEGIES.items():
-        for key, values in item.grid.items():
-            for value in values:
-                resolve([("test", {"strategy.name": name, key: value})])
-            section, _, field = key.partition(".")
-            assert len(values) in (3, 4)
-            assert getattr(getattr(config_of(name), section), field) is not None
+        method = config_of(name).strategy
+        text = (type(method).__doc__ or "").partition("\n")[0]
+        assert text.rstrip(".").lower() == item.summary.lower()
         assert item.summary
-        assert item.source or item.target.startswith(
-            ("cl_manifold.build", "cl_manifold.baselines:")
-        )
+        assert method.context_at_test(config_of(name).contexts) != "not stated"
+        assert all(field.description for field in type(method).model_fields.values())
 
 
 @pytest.mark.parametrize(
@@ -92,12 +93,13 @@ def test_every_grid_holds_known_keys_and_the_default() -> None:
     ],
 )
 def test_who_is_told_the_context(strategy: str, told: str) -> None:
-    assert context_at_test(made(config_of(strategy))[0]) == told
+    config = config_of(strategy)
+    assert config.strategy.context_at_test(config.contexts) == told
 
 
 def test_an_inferred_context_is_called_so() -> None:
     config = config_of("weight-manifold", **{"contexts.test": "inferred"})
-    assert context_at_test(made(config)[0]) == "inferred"
+    assert config.strategy.context_at_test(config.contexts) == "inferred"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,8 @@ def test_what_cannot_run_says_why(strategy: str, more: dict[str, Any], sentence:
 )
 def test_what_is_kept_is_counted(strategy: str, networks: int, samples: int, each: int) -> None:
     built, stream = trained(strategy)
-    found = stored(built, stream.input_shape)
+    found = config_of(strategy).strategy.stored(built, stream.input_shape)
+    assert found is not None
     size = 256 * 16 + 16 + 16 * 10 + 10
     assert found.samples == samples
     assert found.floats == networks * size + samples * (256 + 1 + each)
@@ -152,10 +155,10 @@ def test_what_is_kept_is_counted(strategy: str, networks: int, samples: int, eac
 def test_packnet_keeps_a_byte_per_weight_and_concat_its_wider_network() -> None:
     built, stream = trained("packnet")
     size, matrices = 256 * 16 + 16 + 16 * 10 + 10, 256 * 16 + 16 * 10
-    assert stored(built, stream.input_shape).floats == size + matrices // 4
+    assert kept("packnet", built, stream) == size + matrices // 4
     built, stream = trained("concat")
     features = 2 * config_of("concat").topology.harmonics
-    assert stored(built, stream.input_shape).floats == size + 16 * features
+    assert kept("concat", built, stream) == size + 16 * features
 
 
 # -- networks per context ------------------------------------------------------------------------

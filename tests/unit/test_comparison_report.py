@@ -2,11 +2,11 @@
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import combinations
-from typing import Any
+from typing import Any, ClassVar
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,6 +20,8 @@ from cl_manifold.comparison.findings import findings
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.report import About, html_report, markdown_report, markdown_table
 from cl_manifold.comparison.rows import Row, rows_of
+from cl_manifold.strategies import Method, Setting
+from cl_manifold.strategies.methods.plain import Naive
 
 EVIL = '<script>alert("1&2")</script> | `a` *b*'
 ABOUT = About(
@@ -32,6 +34,7 @@ ABOUT = About(
     date="2026-01-31",
     tuned={},
     problems={"packnet": "packnet needs a task per head; leave it out"},
+    methods={"naive": Naive()},
 )
 LABELS = ("weight-manifold", "weight-manifold:inferred", "replay", "naive", "joint")
 
@@ -251,24 +254,32 @@ def test_published_rows_stand_apart_with_their_sources(rows: list[Row]) -> None:
     assert "Published" not in elsewhere
 
 
-def test_hyper_parameters_and_where_they_come_from(
-    rows: list[Row], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from cl_manifold.catalog import Item
-    from cl_manifold.comparison import report
+class Keeps(Method):
+    """Keeps samples.
 
-    item = Item("keeps samples", "a:b", {"strategy.penalty": 5.0}, "Somebody 2019", {})
-    tried = replace(item, grid={"strategy.penalty": (5.0, 50.0)})
-    monkeypatch.setattr(report, "STRATEGIES", {"replay": tried, "naive": item})
-    about = replace(ABOUT, tuned={"replay": {"strategy.penalty": 50.0}})
+    More of it.
+    """
+
+    source = "Somebody 2019"
+    tried: ClassVar[Mapping[str, Any]] = {"penalty": (5.0, 50.0)}
+    penalty: float = 5.0
+    other: int = 3
+
+    def build(self, setting: Setting) -> None:
+        """Nothing."""
+
+
+def test_hyper_parameters_and_where_they_come_from(rows: list[Row]) -> None:
+    about = replace(
+        ABOUT,
+        tuned={"replay": {"strategy.penalty": 50.0}},
+        methods={"replay": Keeps(penalty=50.0), "naive": Keeps()},
+    )
     found = {row[0]: row[1:] for row in table(markdown_report(about, rows, []), "Strategies")}
-    assert found["replay"] == [
-        "keeps samples", "Somebody 2019", "strategy.penalty = 50.0 (chosen from 5.0, 50.0)",
-    ]  # fmt: skip
-    assert found["naive"][2] == "strategy.penalty = 5.0"
-    by_hand = replace(ABOUT, settings={"strategy.penalty": "7"})
-    found = {row[0]: row[1:] for row in table(markdown_report(by_hand, rows, []), "Strategies")}
-    assert found["naive"][2] == "strategy.penalty = 7"
+    values = "penalty = 50.0 (chosen from 5.0, 50.0); other = 3"
+    assert found["replay"] == ["Keeps samples", "Somebody 2019", values]
+    assert found["naive"][2] == "penalty = 5.0; other = 3"
+    assert found["joint"] == ["–", "–", "–"]
 
 
 def test_sentences_say_seeds_contexts_and_tuning(rows: list[Row]) -> None:
@@ -340,7 +351,7 @@ def test_html_says_what_markdown_says_and_carries_its_figures(rows: list[Row]) -
 
 
 def test_text_from_users_is_safe_in_both_forms(rows: list[Row]) -> None:
-    about = About(EVIL, EVIL, EVIL, {EVIL: EVIL}, {EVIL: EVIL}, (0,), EVIL, {}, {EVIL: EVIL})
+    about = About(EVIL, EVIL, EVIL, {EVIL: EVIL}, {EVIL: EVIL}, (0,), EVIL, {}, {EVIL: EVIL}, {})
     evil = [replace(rows[0], label=EVIL)]
     page = Page(html_report(about, evil, [Outcome(EVIL, 0, None, EVIL)], {}))
     assert page.open == []

@@ -2,8 +2,15 @@
 
 import pytest
 
-from cl_manifold.comparison.entries import check_seeds, parse_entries, parse_entry, resolve_entry
+from cl_manifold.comparison.entries import (
+    check_seeds,
+    check_settings,
+    parse_entries,
+    parse_entry,
+    resolve_entry,
+)
 from cl_manifold.errors import ConfigError
+from cl_manifold.strategies.methods.weight_manifold import WeightManifoldMethod
 
 
 def test_variants_set_topology_and_contexts() -> None:
@@ -18,8 +25,9 @@ def test_variants_set_topology_and_contexts() -> None:
 
 
 def test_a_strategy_of_ones_own_may_have_variants() -> None:
-    entry = parse_entry("cl_manifold.build:weight_manifold:inferred")
-    assert entry.strategy == "cl_manifold.build:weight_manifold"
+    own = "cl_manifold.strategies.methods.weight_manifold:WeightManifoldMethod"
+    entry = parse_entry(f"{own}:inferred")
+    assert entry.strategy == own
     assert entry.values["contexts.test"] == "inferred"
 
 
@@ -58,6 +66,25 @@ def test_the_entry_wins_over_the_users_layers_and_says_so() -> None:
         "spline",
         4,
     )
+    assert isinstance(config.strategy, WeightManifoldMethod)
     assert (config.training.epochs, config.strategy.price) == (3, 7.0)
     assert resolved.sources["topology.kind"] == "entry weight-manifold:spline"
     assert resolved.sources["strategy.price"] == "tuned"
+
+
+def test_a_setting_goes_to_the_strategies_that_have_it() -> None:
+    layers = [("command line", {"strategy.penalty": "5", "topology.harmonics": 2})]
+    entries = parse_entries(["ewc", "naive", "weight-manifold"])
+    check_settings(entries, layers)
+    ewc, naive, ours = (resolve_entry(entry, 0, layers) for entry in entries)
+    values = [{key: value for key, value, _ in r.rows()} for r in (ewc, naive, ours)]
+    assert [v.get("strategy.penalty") for v in values] == ["5.0", None, None]
+    assert [v.get("topology.harmonics") for v in values] == [None, None, "2"]
+
+
+def test_a_setting_that_no_strategy_has_is_refused() -> None:
+    layers = [("command line", {"strategy.penalti": "5"})]
+    with pytest.raises(ConfigError, match=r"did you mean strategy.penalty .*; no strategy of this"):
+        check_settings(parse_entries(["ewc", "naive"]), layers)
+    with pytest.raises(ConfigError, match=r"unknown key 'training.epoch'; did you mean"):
+        resolve_entry(parse_entry("naive"), 0, [("command line", {"training.epoch": 1})])

@@ -11,11 +11,11 @@ from avalanche.training.plugins import EvaluationPlugin, EWCPlugin, ReplayPlugin
 from avalanche.training.supervised import Naive
 from torch import Tensor, nn
 
-from cl_manifold.build import build_network, build_strategy, build_stream
-from cl_manifold.catalog import STREAMS
-from cl_manifold.config import RunConfig, resolve
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import RunConfig, resolve
+from cl_manifold.experiments.names import STREAMS
 from cl_manifold.geometry import Circle, Simplex
-from cl_manifold.networks import mlp
+from cl_manifold.networks import Mlp, mlp
 from cl_manifold.strategies import (
     AccuracyPlugin,
     ActiveOutputs,
@@ -60,6 +60,11 @@ def named(name: str, **values: Any) -> RunConfig:
     return resolve([("test", {"stream.name": name, **values})]).config
 
 
+def hidden_of(config: RunConfig) -> tuple[int, ...]:
+    assert isinstance(config.network, Mlp)
+    return config.network.hidden
+
+
 # -- the settings --------------------------------------------------------------------------------
 
 
@@ -67,7 +72,7 @@ def named(name: str, **values: Any) -> RunConfig:
 def test_a_protocol_is_its_published_setting(name: str) -> None:
     config = named(name)
     training, stream = config.training, config.stream
-    found = (training.hidden, training.optimizer, training.learning_rate, training.batch_size)
+    found = (hidden_of(config), training.optimizer, training.learning_rate, training.batch_size)
     assert (*found, training.epochs, stream.contexts) == PUBLISHED[name]
     assert stream.samples is None
     assert stream.test_samples is None
@@ -102,9 +107,9 @@ def test_a_protocol_builds_and_learns(name: str, mnist_dir: Path) -> None:
     kind = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.training.optimizer]
     assert type(strategy.optimizer) is kind
     assert strategy.optimizer.param_groups[0]["lr"] == config.training.learning_rate
-    before = network[1].weight.detach().clone()  # pyright: ignore[reportCallIssue]
+    before = next(network.parameters()).detach().clone()
     strategy.train(stream.train_stream[0], eval_streams=[])
-    assert not torch.equal(before, network[1].weight)  # pyright: ignore[reportArgumentType]
+    assert not torch.equal(before, next(network.parameters()))
     (found,) = accuracy.measure(strategy, [stream.test_stream[0]])
     assert 0 <= found <= 1
 

@@ -1,7 +1,6 @@
 """Every setting reaches the object that it is about, and no two random streams share a seed."""
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import cache
 from itertools import product
 from typing import Any
@@ -10,16 +9,12 @@ import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 
-from cl_manifold.build import build_basis, build_network, build_strategy, build_stream
-from cl_manifold.config import (
-    SECTIONS,
-    ContextsConfig,
-    StrategyConfig,
-    StreamConfig,
-    TrainingConfig,
-    resolve,
-)
 from cl_manifold.contexts import GivenContext, InferredContext
+from cl_manifold.experiments.build import build_network, build_strategy, build_stream
+from cl_manifold.experiments.config import fields_of, resolve
+from cl_manifold.experiments.names import NETWORKS, STRATEGIES
+from cl_manifold.experiments.settings import StreamSettings
+from cl_manifold.experiments.topologies import build_basis
 from cl_manifold.geometry import Bernstein, Circle, Fourier, Interval, Vertices
 from cl_manifold.manifold.information import ExactInformation
 from cl_manifold.strategies import LinearDecayPlugin, WeightManifoldPlugin
@@ -32,13 +27,13 @@ TESTED = {"contexts.test": "inferred"}
 
 
 @cache
-def stream_of(config: StreamConfig, seed: int) -> TaskStream:
-    return build_stream(config, None, seed)
+def stream_of(settings: str, seed: int) -> TaskStream:
+    return build_stream(StreamSettings.model_validate_json(settings), None, seed)
 
 
 def built(**settings: Any) -> Any:
     config = resolve([("test", TINY | settings)]).config
-    stream = stream_of(config.stream, config.seed)
+    stream = stream_of(config.stream.model_dump_json(), config.seed)
     network = build_network(config, stream)
     return build_strategy(config, stream, network, [], EvaluationPlugin(loggers=[]))
 
@@ -90,7 +85,7 @@ CASES: list[tuple[str, Any, dict[str, Any], Callable[[Any], Any], Any]] = [
     ("strategy.storage", "int8", {}, optional("storage"), "int8"),
     ("strategy.protection", "exact", {}, lambda s: type(ours(s).information), ExactInformation),
     ("strategy.information_samples", 17, {}, lambda s: ours(s).information.samples, 17),
-    ("training.hidden", (5, 4), {}, lambda s: [p.shape[0] for p in s.model.parameters()],
+    ("network.hidden", (5, 4), {}, lambda s: [p.shape[0] for p in s.model.parameters()],
      [5, 5, 4, 4, 10, 10]),
     ("training.epochs", 9, {}, lambda s: s.train_epochs, 9),
     ("training.batch_size", 11, {}, lambda s: s.train_mb_size, 11),
@@ -126,10 +121,26 @@ CASES: list[tuple[str, Any, dict[str, Any], Callable[[Any], Any], Any]] = [
     ("contexts.topology", "auto", {}, is_watched, True),
     ("seed", 27, INFERRED, deciding("seed"), 27),
     ("seed", 28, TESTED, inferring("seed"), 28),
+    ("strategy.on_drift", "refuse", {}, lambda s: ours(s).gate.on_drift, "refuse"),
+    ("strategy.drift_limit", 0.29, {}, lambda s: ours(s).gate.limit, 0.29),
+    ("network.channels", (3, 5), {"network.name": "cnn"},
+     lambda s: [m.out_channels for m in s.model if isinstance(m, torch.nn.Conv2d)], [3, 5]),
+    ("strategy.penalty", 3.4, {"strategy.name": "ewc"}, of("ewc_lambda"), 3.4),
+    ("strategy.penalty", 3.3, {"strategy.name": "si"}, of("si_lambda"), [3.3]),
+    ("strategy.penalty", 3.2, {"strategy.name": "lwf"}, lambda s: of("lwf")(s).alpha, 3.2),
     ("strategy.penalty", 3.5, {"strategy.name": "mas"}, of("_lambda"), 3.5),
     ("strategy.penalty", 3.6, {"strategy.name": "online-ewc"}, of("ewc_lambda"), 3.6),
     ("strategy.decay", 0.6, {"strategy.name": "online-ewc"}, of("decay_factor"), 0.6),
     ("strategy.replay_samples", 33, {"strategy.name": "replay"}, of("mem_size"), 33),
+    ("strategy.replay_samples", 34, {"strategy.name": "gdumb"},
+     lambda s: of("storage_policy")(s).max_size, 34),
+    ("strategy.replay_samples", 36, {"strategy.name": "agem"},
+     of("patterns_per_experience"), 12),
+    ("strategy.replay_samples", 39, {"strategy.name": "gem"},
+     of("patterns_per_experience"), 13),
+    ("strategy.replay_samples", 37, {"strategy.name": "der"}, of("mem_size"), 37),
+    ("strategy.replay_samples", 38, {"strategy.name": "der++"}, of("mem_size"), 38),
+    ("strategy.replay_samples", 35, {"strategy.name": "er-ace"}, of("mem_size"), 35),
     ("strategy.alpha", 0.34, {"strategy.name": "der"}, of("alpha"), 0.34),
     ("strategy.alpha", 0.34, {"strategy.name": "der++"}, of("alpha"), 0.34),
     ("strategy.beta", 0.35, {"strategy.name": "der++"}, of("beta"), 0.35),
@@ -154,12 +165,20 @@ def test_a_setting_reaches_its_object(
 
 
 def test_no_setting_is_left_out() -> None:
-    """Of these sections; names are looked up, and two settings are read by the command itself."""
-    asked = {key for key, *_ in CASES}
-    chosen = {"strategy.name", "training.threads", "training.evaluate_every"}
-    for section in (StrategyConfig, TrainingConfig, ContextsConfig):
-        name = next(n for n, kind in SECTIONS.items() if kind is section)
-        assert {f"{name}.{f.name}" for f in fields(section)} <= asked | chosen
+    """Of strategies, networks, contexts and training; two are read by whoever trains."""
+    asked = {(others.get("strategy.name", "weight-manifold"), key) for key, _, others, *_ in CASES}
+    networks = {(others.get("network.name", "mlp"), key) for key, _, others, *_ in CASES}
+    elsewhere = {"training.threads", "training.evaluate_every"}
+    for strategy in STRATEGIES:
+        for key in fields_of("rotated-digits", "mlp", strategy):
+            own = key.startswith("strategy.") and not key.endswith(".name")
+            general = strategy == "weight-manifold" and key.startswith(("training.", "contexts."))
+            if (own or general) and key not in elsewhere:
+                assert (strategy, key) in asked
+    for network in NETWORKS:
+        for key in fields_of("rotated-digits", network, "naive"):
+            if key.startswith("network.") and not key.endswith(".name"):
+                assert (network, key) in networks
 
 
 def test_the_settings_of_a_topology_reach_the_basis() -> None:

@@ -1,13 +1,15 @@
-"""What the command line can name: streams, strategies, topologies. Names and sentences only.
+"""What a configuration can name: streams, networks, strategies, topologies. Sentences only.
 
 Nothing heavy is imported here; `load` fetches an object when it is needed. A name may also be a
 user's own `package.module:object`.
 """
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from cl_manifold.errors import ConfigError
@@ -21,16 +23,16 @@ class Item:
         summary: one line for people.
         target: `module:object` that builds it.
         defaults: configuration values that differ from the general defaults, by "section.key".
-        source: where the method was published, or whose code it is; empty where it is our own.
-        grid: values that `compare --tune` tries, by "section.key".
+        source: where a stream's setting was published; empty where it is our own.
     """
 
     summary: str
     target: str
     defaults: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
-    grid: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
+
+_METHODS = "cl_manifold.strategies.methods"
 
 _DIGITS = {"training.epochs": 10, "training.batch_size": 16}
 _MNIST = {"stream.samples": 10_000, "stream.test_samples": 2_000}
@@ -40,28 +42,25 @@ _HIDDEN = {
     "topology.kind": "simplex",
     "contexts.training": "inferred",
 }
-_UNTOLD = {"contexts.test": "inferred", "contexts.features": 1000}
+_UNTOLD = {"contexts.test": "inferred"}
 
 # published settings: all images there are, a constant rate
 _PUBLISHED = {"stream.samples": None, "stream.test_samples": None, "training.decay": False}
-_SMALL_SGD = {"training.optimizer": "sgd", "training.hidden": (100, 100)}
+_SMALL_SGD = {"training.optimizer": "sgd", "network.hidden": (100, 100)}
 _SGD_10 = {"training.epochs": 5, "training.batch_size": 10, "training.learning_rate": 0.01}
 _SGD_128 = {"training.epochs": 1, "training.batch_size": 128, "training.learning_rate": 0.2}
-# 21 epochs of about 12,000 images in batches of 128 are about the 2,000 published steps; they end
-# so confident that Fisher information is next to nothing, so that tasks are protected exactly
+# 21 epochs of about 12,000 images in batches of 128 are about the 2,000 published steps
 _ADAM_128 = {
-    "strategy.protection": "exact",
     "stream.contexts": 5,
     "stream.order": "sorted",
-    "training.hidden": (400, 400),
+    "network.hidden": (400, 400),
     "training.epochs": 21,
     "training.batch_size": 128,
 }
 _GPM = _PUBLISHED | _SMALL_SGD | _SGD_10
 _MAMMOTH = _PUBLISHED | _SMALL_SGD | _SGD_128
 _SCENARIO = _PUBLISHED | _SIMPLEX | _ADAM_128
-_FEW = {"contexts.features": 300}
-_SINGLE = {"contexts.test": "inferred", "contexts.batch": 1, "contexts.features": 2000}
+_SINGLE = {"contexts.test": "inferred", "contexts.batch": 1}
 
 STREAMS: Mapping[str, Item] = {
     "rotated-digits": Item(
@@ -122,19 +121,19 @@ STREAMS: Mapping[str, Item] = {
     "gpm-permuted-mnist": Item(
         "MNIST with 10 unrelated pixel orders, in the setting of GPM; context is which one",
         "cl_manifold.streams:gpm_permuted_mnist",
-        _GPM | _SIMPLEX | _FEW | {"stream.contexts": 10},
+        _GPM | _SIMPLEX | {"stream.contexts": 10},
         "Saha, Garg, Roy 2021 (GPM), arXiv 2103.09762",
     ),
     "mammoth-permuted-mnist": Item(
         "MNIST with 20 unrelated pixel orders, in the setting of mammoth; context is which one",
         "cl_manifold.streams:mammoth_permuted_mnist",
-        _MAMMOTH | _SIMPLEX | _FEW | {"stream.contexts": 20},
+        _MAMMOTH | _SIMPLEX | {"stream.contexts": 20},
         "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
     ),
     "mammoth-rotated-mnist": Item(
         "MNIST at 20 random angles in [0°, 180°), in the setting of mammoth; context on a circle",
         "cl_manifold.streams:mammoth_rotated_mnist",
-        _MAMMOTH | _CIRCLE | _FEW | {"stream.contexts": 20, "strategy.price": 1.0},
+        _MAMMOTH | _CIRCLE | {"stream.contexts": 20},
         "Buzzega et al. 2020 (mammoth), arXiv 2004.07211",
     ),
     "split-mnist-task": Item(
@@ -157,139 +156,114 @@ STREAMS: Mapping[str, Item] = {
     ),
 }
 
-_PENALTIES = {"strategy.penalty": (100.0, 1000.0, 10_000.0, 100_000.0)}
-_OUTPUTS = {"strategy.alpha": (0.1, 0.3, 1.0)}
-
 STRATEGIES: Mapping[str, Item] = {
     "weight-manifold": Item(
         "weights are a smooth function of the context; finished tasks hold it in place",
-        "cl_manifold.build:weight_manifold",
-        grid={"strategy.price": (1.0, 3.0, 10.0, 30.0)},
+        f"{_METHODS}.weight_manifold:WeightManifoldMethod",
     ),
     "naive": Item(
-        "fine-tuning on one experience after the other, no protection",
-        "cl_manifold.baselines:naive",
-        source="Avalanche",
+        "fine-tuning on one experience after the other, no protection", f"{_METHODS}.plain:Naive"
     ),
     "joint": Item(
         "one network trained on all experiences at once, blind to the context",
-        "cl_manifold.baselines:joint",
-        source="Avalanche",
+        f"{_METHODS}.plain:Joint",
     ),
     "cumulative": Item(
         "each experience trained together with all earlier ones, kept in full",
-        "cl_manifold.baselines:cumulative",
-        source="Avalanche",
+        f"{_METHODS}.plain:Cumulative",
     ),
     "ewc": Item(
         "elastic weight consolidation, a penalty for each finished experience",
-        "cl_manifold.baselines:ewc",
-        source="Kirkpatrick et al. 2017; importances as Avalanche measures them",
-        grid=_PENALTIES,
+        f"{_METHODS}.penalties:Ewc",
     ),
     "online-ewc": Item(
         "elastic weight consolidation with one running penalty (strategy.decay)",
-        "cl_manifold.baselines:online_ewc",
-        source="Schwarz et al. 2018; code of Avalanche",
-        grid=_PENALTIES,
+        f"{_METHODS}.penalties:OnlineEwc",
     ),
     "si": Item(
-        "synaptic intelligence: what a weight's way did for the loss makes it firm",
-        "cl_manifold.baselines:si",
-        {"strategy.penalty": 10.0},
-        "Zenke et al. 2017; code of Avalanche, repaired",
-        {"strategy.penalty": (1.0, 10.0, 100.0, 1000.0)},
+        "synaptic intelligence: a weight whose movement lowered the loss is held firmly",
+        f"{_METHODS}.penalties:Si",
     ),
     "mas": Item(
-        "memory aware synapses: what the outputs react to is made firm",
-        "cl_manifold.baselines:mas",
-        {"strategy.penalty": 1.0},
-        "Aljundi et al. 2018; code of Avalanche",
-        {"strategy.penalty": (0.01, 0.1, 1.0, 10.0)},
+        "memory aware synapses: a weight that the outputs react to is held firmly",
+        f"{_METHODS}.penalties:Mas",
     ),
     "lwf": Item(
         "learning without forgetting: the earlier network's answers to new samples are kept",
-        "cl_manifold.baselines:lwf",
-        {"strategy.penalty": 1.0},
-        "Li and Hoiem 2016; code of Avalanche",
-        {"strategy.penalty": (0.1, 0.3, 1.0, 3.0)},
+        f"{_METHODS}.penalties:Lwf",
     ),
     "replay": Item(
         "old samples beside new ones in every mini-batch (strategy.replay_samples)",
-        "cl_manifold.baselines:replay",
-        source="Chaudhry et al. 2019 (tiny memories); code of Avalanche",
+        f"{_METHODS}.memories:Replay",
     ),
     "gdumb": Item(
-        "a fresh network trained on remembered samples alone",
-        "cl_manifold.baselines:gdumb",
-        source="Prabhu et al. 2020; code of Avalanche",
+        "a fresh network trained on remembered samples alone", f"{_METHODS}.memories:Gdumb"
     ),
     "agem": Item(
-        "steps that do not hurt remembered samples on average",
-        "cl_manifold.baselines:agem",
-        source="Chaudhry et al. 2019 (A-GEM); code of Avalanche, repaired",
+        "steps that do not hurt remembered samples on average", f"{_METHODS}.memories:Agem"
     ),
     "gem": Item(
         "steps that hurt the remembered samples of no earlier experience (strategy.margin)",
-        "cl_manifold.baselines:gem",
-        source="Lopez-Paz and Ranzato 2017; code of Avalanche",
+        f"{_METHODS}.memories:Gem",
     ),
     "der": Item(
-        "remembered samples keep the outputs they had (strategy.alpha)",
-        "cl_manifold.baselines:der",
-        source="Buzzega et al. 2020; code of Avalanche",
-        grid=_OUTPUTS,
+        "remembered samples keep the outputs they had (strategy.alpha)", f"{_METHODS}.memories:Der"
     ),
     "der++": Item(
         "der, and the remembered samples' classes too (strategy.beta)",
-        "cl_manifold.baselines:der_plus_plus",
-        source="Buzzega et al. 2020; code of Avalanche",
-        grid=_OUTPUTS,
+        f"{_METHODS}.memories:DerPlusPlus",
     ),
     "er-ace": Item(
         "replay in which new samples compete only among the experience's classes",
-        "cl_manifold.baselines:er_ace",
-        source="Caccia et al. 2022; code of Avalanche",
+        f"{_METHODS}.memories:ErAce",
     ),
     "packnet": Item(
         "parts of one network, one per experience, told the context at test (strategy.pruned)",
-        "cl_manifold.baselines:packnet",
-        source="Mallya and Lazebnik 2018; code of Avalanche, repaired",
-        grid={"strategy.pruned": (0.5, 0.75, 0.9)},
+        f"{_METHODS}.told:Packnet",
     ),
     "separate": Item(
-        "a network of its own for every context: what memory can buy",
-        "cl_manifold.baselines:separate",
+        "a network of its own for every context: what memory can buy", f"{_METHODS}.told:Separate"
     ),
     "concat": Item(
         "the context as further inputs of the network, one experience after the other",
-        "cl_manifold.baselines:concat",
+        f"{_METHODS}.told:Concat",
     ),
     "joint-concat": Item(
         "the context as further inputs, trained on all experiences at once",
-        "cl_manifold.baselines:joint_concat",
+        f"{_METHODS}.told:JointConcat",
     ),
-    "random": Item("chance: guesses every answer, trains nothing", "cl_manifold.baselines:random"),
+    "random": Item("chance: guesses every answer, trains nothing", f"{_METHODS}.plain:Random"),
 }
 
 TOPOLOGIES: Mapping[str, Item] = {
-    "circle": Item("harmonics on a circle (topology.harmonics)", "cl_manifold.build:circle"),
+    "circle": Item(
+        "harmonics on a circle (topology.harmonics)", "cl_manifold.experiments.topologies:circle"
+    ),
     "interval": Item(
-        "polynomials on an interval (topology.degree; 1 is the line)", "cl_manifold.build:interval"
+        "polynomials on an interval (topology.degree; 1 is the line)",
+        "cl_manifold.experiments.topologies:interval",
     ),
     "spline": Item(
         "cubic B-splines on the stream's interval or circle (topology.size)",
-        "cl_manifold.build:spline",
+        "cl_manifold.experiments.topologies:spline",
     ),
     "torus": Item(
         "products of harmonics on two or more circles (topology.harmonics)",
-        "cl_manifold.build:product_of_circles",
+        "cl_manifold.experiments.topologies:product_of_circles",
     ),
-    "simplex": Item("one control point per unrelated task", "cl_manifold.build:simplex"),
+    "simplex": Item(
+        "one control point per unrelated task", "cl_manifold.experiments.topologies:simplex"
+    ),
     "codes": Item(
         "a random unit vector per unrelated task, in topology.size dimensions",
-        "cl_manifold.build:codes",
+        "cl_manifold.experiments.topologies:codes",
     ),
+}
+
+
+NETWORKS: Mapping[str, Item] = {
+    "mlp": Item("linear layers with ReLU (network.hidden)", "cl_manifold.networks:Mlp"),
+    "cnn": Item("3×3 convolutions with GroupNorm (network.channels)", "cl_manifold.networks:Cnn"),
 }
 
 
@@ -303,7 +277,8 @@ def lookup(kind: str, catalogue: Mapping[str, Item], name: str) -> Item:
         return catalogue[name]
     if ":" in name:
         return Item("your own", name)
-    raise ConfigError(unknown(kind, name, catalogue) + f"; `cl-manifold {kind}s` lists all")
+    command = "streams" if kind == "stream" else "strategies"
+    raise ConfigError(f"{unknown(kind, name, catalogue)}; `cl-manifold {command}` lists all")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -315,15 +290,18 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 
 
 def load(target: str) -> Any:
-    """The object at `package.module:name`.
+    """The object at `package.module:name`; modules of the current folder are found, too.
 
     Raises:
         ConfigError: the module or the object does not exist.
     """
     module, _, name = target.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
     try:
         return getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, SyntaxError) as error:
         raise ConfigError(
             f"cannot load {target!r} ({error}); give an importable package.module:object"
         ) from error

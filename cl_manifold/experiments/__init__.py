@@ -1,0 +1,1 @@
+"""Experiments: from names and settings to objects, trained and recorded."""

@@ -1,0 +1,283 @@
+"""The configuration of a run: every value, and where it came from.
+
+Values come in layers, later ones win: defaults, the stream's and the strategy's defaults, a TOML
+file, the environment (CL_MANIFOLD_SECTION_KEY), the command line. What keys there are follows from
+the three names: stream, network and strategy bring settings of their own. Unknown keys are errors
+in every layer.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from inspect import isabstract, isclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
+
+from cl_manifold.errors import ConfigError
+from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, load, lookup, unknown
+from cl_manifold.experiments.settings import (
+    OwnStream,
+    RunSettings,
+    StreamSettings,
+    TopologyOptions,
+    TrainingOptions,
+)
+from cl_manifold.networks import Network
+from cl_manifold.options import Options, options_of, value_text
+from cl_manifold.strategies.methods.method import Method
+from cl_manifold.strategies.methods.weight_manifold import ContextOptions
+
+Values = Mapping[str, Any]
+"""Values by "section.key", or "key" for those of the run itself."""
+Layers = Sequence[tuple[str, Values]]
+"""Layers of (source, values), later ones winning."""
+
+S = TypeVar("S", bound=Options)
+NAMES = {"stream": "rotated-digits", "network": "mlp", "strategy": "weight-manifold"}
+"""The sections whose settings depend on a name, and the usual one."""
+SHARED: Mapping[str, type[Options]] = {"topology": TopologyOptions, "contexts": ContextOptions}
+"""Sections that a strategy may read."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides the result of a run, and where it is recorded.
+
+    Attributes:
+        topology: as it is by default, like `contexts`, where the strategy does not read it.
+    """
+
+    stream: StreamSettings
+    network: Network
+    strategy: Method
+    training: TrainingOptions
+    topology: TopologyOptions
+    contexts: ContextOptions
+    seed: int
+    data_dir: Path | None
+    tracking_uri: str | None
+    experiment: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A configuration and the source of each of its values, by "section.key"."""
+
+    config: RunConfig
+    sources: Mapping[str, str]
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(key, value, source) of every value, for params and reports."""
+        return [
+            (key, value_text(value), self.sources[key]) for key, value in flat(self.config).items()
+        ]
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """All values that count, by key."""
+    values: dict[str, Any] = {}
+    unread = {*SHARED} - {*config.strategy.reads}
+    for name, part in vars(config).items():
+        if isinstance(part, Options) and name not in unread:
+            values |= {f"{name}.{key}": getattr(part, key) for key in type(part).model_fields}
+        elif name in RunSettings.model_fields:
+            values[name] = part
+    return values
+
+
+def sections_of(stream: str, network: str, strategy: str) -> dict[str, type[Options]]:
+    """The settings that there are for these names, by section; those of the run itself are "".
+
+    Raises:
+        ConfigError: an unknown name, or an object that is not what its place needs.
+    """
+    method = kind_of("strategy", STRATEGIES, strategy, Method)
+    sections: dict[str, type[Options]] = {
+        "": RunSettings,
+        "stream": _settings_of_stream(stream),
+        "network": kind_of("network", NETWORKS, network, Network),
+        "strategy": method,
+        "training": TrainingOptions,
+    }
+    return sections | {name: SHARED[name] for name in method.reads}
+
+
+def kind_of(kind: str, table: Mapping[str, Any], name: str, base: type[S]) -> type[S]:
+    """The class of that name.
+
+    Raises:
+        ConfigError: there is none, or it is not of that kind.
+    """
+    target = lookup(kind, table, name).target
+    found = load(target)
+    if not isclass(found) or not issubclass(found, base) or isabstract(found):
+        raise ConfigError(
+            f"{kind} {name!r} is {found!r}, but needs a subclass of "
+            f"{base.__module__}.{base.__name__} that defines build; give package.module:Class"
+        )
+    return found
+
+
+def _settings_of_stream(name: str) -> type[Options]:
+    """A stream that is a class has fields of its own; all functions share theirs."""
+    item = lookup("stream", STREAMS, name)
+    if item is STREAMS.get(name):
+        return StreamSettings
+    found = load(item.target)
+    return found if isclass(found) and issubclass(found, OwnStream) else StreamSettings
+
+
+def resolve(layers: Layers) -> Resolved:
+    """Merge layers of (source, values), later ones winning, over the defaults.
+
+    The names of stream, network and strategy are settled first: what keys there are, and what
+    their defaults are, depends on them.
+
+    Raises:
+        ConfigError: an unknown key, name or a value of the wrong type or range.
+    """
+    names = {section: _named(f"{section}.name", layers, usual) for section, usual in NAMES.items()}
+    sections = sections_of(**names)
+    known = dict(_fields(sections))
+    for source, values in layers:
+        for key in values:
+            if key not in known:
+                raise ConfigError(f"{_unknown_key(key, known, names)} (from {source})")
+    chosen: dict[str, Any] = {f"{section}.name": name for section, name in names.items()}
+    sources = dict.fromkeys([*known, *chosen], "default")
+    for source, layer in [*_own_defaults(names, known), *layers]:
+        chosen |= layer
+        sources |= dict.fromkeys(layer, source)
+    parts = {
+        section: options_of(cls, _part(chosen, section), section)
+        for section, cls in sections.items()
+    }
+    run = dict(parts.pop(""))
+    unread = {name: cls() for name, cls in SHARED.items() if name not in parts}
+    config = RunConfig(**{**parts, **unread, **run})
+    return Resolved(config, sources)
+
+
+def _own_defaults(names: Mapping[str, str], known: Values) -> Iterator[tuple[str, Values]]:
+    """What the stream sets, where the other names know it; what the strategy chose for it."""
+    stream, strategy = names["stream"], names["strategy"]
+    own = STREAMS[stream].defaults if stream in STREAMS else {}
+    yield f"default of {stream}", {key: value for key, value in own.items() if key in known}
+    method = kind_of("strategy", STRATEGIES, strategy, Method)
+    yield f"default of {strategy} on {stream}", method.chosen.get(stream, {})
+
+
+def _fields(sections: Mapping[str, type[Options]]) -> Iterator[tuple[str, FieldInfo]]:
+    """Every key and its field."""
+    for section, cls in sections.items():
+        for key, info in cls.model_fields.items():
+            yield (f"{section}.{key}" if section else key), info
+
+
+def fields_of(stream: str, network: str, strategy: str) -> dict[str, FieldInfo]:
+    """Every key there is for these names, and its field.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    return dict(_fields(sections_of(stream, network, strategy)))
+
+
+def _unknown_key(key: str, known: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Why a key is not one: a misprint, or a setting of another strategy."""
+    section, _, field = key.partition(".")
+    strategy = names["strategy"]
+    if section in SHARED and field in SHARED[section].model_fields:
+        return f"{key} is set, but strategy {strategy} reads no {section}; leave it out"
+    others = [n for n in STRATEGIES if section == "strategy" and field in _settings_of(n)]
+    if others and key not in known:
+        return (
+            f"{key} is set, but strategy {strategy} has no such setting; it is one of "
+            f"{', '.join(others)}"
+        )
+    elsewhere = [k for k in known if k.rpartition(".")[2] == field]
+    return unknown("key", key, elsewhere or known)
+
+
+def _settings_of(strategy: str) -> Mapping[str, Any]:
+    return kind_of("strategy", STRATEGIES, strategy, Method).model_fields
+
+
+def _named(key: str, layers: Layers, usual: str) -> str:
+    """The last value of a key that every layer may set."""
+    return str(next((layer[key] for _, layer in reversed(layers) if key in layer), usual))
+
+
+def _part(values: Values, section: str) -> dict[str, Any]:
+    """The values of a section, by field."""
+    if not section:
+        return {key: value for key, value in values.items() if "." not in key}
+    start = f"{section}."
+    return {k.removeprefix(start): v for k, v in values.items() if k.startswith(start)}
+
+
+def from_toml(path: Path) -> dict[str, Any]:
+    """The values of a TOML file: tables are sections.
+
+    Raises:
+        ConfigError: the file cannot be read, is not TOML, or holds an empty table.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path} ({error}); give a TOML file with sections") from None
+    values: dict[str, Any] = {}
+    for name, part in data.items():
+        if isinstance(part, dict):
+            if not part and name not in {*NAMES, *SHARED, "training"}:
+                raise ConfigError(f"{path} has an unknown section [{name}]; leave it out")
+            values |= {f"{name}.{key}": _listless(value) for key, value in part.items()}
+        else:
+            values[name] = part
+    return values
+
+
+def _listless(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def from_environment(environment: Mapping[str, str], prefix: str = "CL_MANIFOLD_") -> Values:
+    """The values of variables CL_MANIFOLD_SEED, CL_MANIFOLD_TOPOLOGY_HARMONICS and so on.
+
+    Raises:
+        ConfigError: a variable with the prefix is of no section.
+    """
+    short = {"stream": "stream.name", "strategy": "strategy.name", "network": "network.name"}
+    short |= {"topology": "topology.kind", "epochs": "training.epochs"}
+    short |= {key: key for key in RunSettings.model_fields}
+    values: dict[str, Any] = {}
+    for variable, value in environment.items():
+        if not variable.startswith(prefix):
+            continue
+        name = variable.removeprefix(prefix).lower()
+        section, _, key = name.partition("_")
+        if name not in short and (not key or section not in {*NAMES, *SHARED, "training"}):
+            known = [prefix + n.upper() for n in short]
+            raise ConfigError(unknown("variable", variable, known))
+        values[short.get(name, f"{section}.{key}")] = value
+    return values
+
+
+def from_assignments(
+    assignments: tuple[str, ...], form: str = "--set section.key=value"
+) -> dict[str, Any]:
+    """The values of `--set section.key=value`, or of another option of such a form.
+
+    >>> from_assignments(("topology.harmonics=3",))
+    {'topology.harmonics': '3'}
+    """
+    values: dict[str, Any] = {}
+    for text in assignments:
+        key, separator, value = text.partition("=")
+        if not separator:
+            option, _, needed = form.partition(" ")
+            raise ConfigError(f"{option} got {text!r}, but needs {needed}")
+        values[key.strip()] = value.strip()
+    return values

@@ -1,0 +1,102 @@
+"""Settings that belong to no strategy: of the stream, the topology and the training."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from cl_manifold.options import Count, Options, Positive
+
+if TYPE_CHECKING:
+    from cl_manifold.streams import StreamOptions, TaskStream
+else:  # Avalanche takes seconds to load
+    StreamOptions = TaskStream = Any
+
+Level = Annotated[int, Field(ge=0, le=1000)]
+Size = Annotated[int, Field(ge=1, le=10_000)]
+
+
+class StreamSettings(Options):
+    """Which experiences there are."""
+
+    name: str = "rotated-digits"
+    """One of `cl-manifold streams`, or `package.module:function`."""
+    contexts: Annotated[int, Field(ge=1, le=100_000)] | None = 12
+    """How many; all: the stream's usual number."""
+    samples: Count | None = None
+    """Training samples per context."""
+    test_samples: Count | None = None
+    """Test samples per context."""
+    order: Literal["random", "sorted"] = "random"
+    """The order in which contexts are visited."""
+    variant: Literal["minus", "plus", "in", "out", "pl", "long"] = "minus"
+    """Which stream of the suite `ctrl`."""
+    holdout: Literal["test", "validation"] = "test"
+    """Validation: tests on the last training samples, for tuning."""
+    download: bool = False
+    """Whether missing files may be fetched."""
+
+
+class OwnStream(StreamSettings):
+    """A stream of your own with settings of its own, named `module:Class`."""
+
+    @abstractmethod
+    def build(self, options: StreamOptions, data_dir: Path | None) -> TaskStream:
+        """The stream.
+
+        Args:
+            options: contexts, samples, order and seed, as every family of streams takes them.
+            data_dir: the folder that the user named, if any.
+        """
+
+
+class TopologyOptions(Options):
+    """Topology and basis: how weights depend on the context."""
+
+    kind: str = "circle"
+    """circle, interval, spline, torus, simplex, codes, or `package.module:function`."""
+    harmonics: Level = 3
+    """Of a circle or torus; the basis of a circle has 2 · harmonics + 1 functions."""
+    degree: Level = 3
+    """Of the polynomials on an interval (1 is the line), or of the pieces of a spline."""
+    size: Size = 7
+    """Functions of a spline, dimensions of codes."""
+
+
+class TrainingOptions(Options):
+    """How one experience is trained.
+
+    One thread is the default because the order of summation, and with it the last digit, depends
+    on their number; small networks gain nothing from more.
+    """
+
+    epochs: Annotated[int, Field(ge=1, le=10**6)] = 2
+    """Passes over the samples of an experience."""
+    batch_size: Count = 32
+    """Samples per step."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """A new one for every experience."""
+    learning_rate: Positive = 1e-3
+    """Of the first step."""
+    decay: bool = True
+    """Whether the rate falls linearly to zero over an experience."""
+    evaluate_every: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Experiences between evaluations on the whole stream; 0: every one, up to 20 in all."""
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    """Threads of torch."""
+    device: str = "cpu"
+    """Device of torch, such as cpu or cuda."""
+
+
+class RunSettings(Options):
+    """What belongs to no section."""
+
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
+    """Of everything random."""
+    data_dir: Path | None = None
+    """Folder with MNIST in torchvision's layout."""
+    tracking_uri: str | None = None
+    """MLflow store."""
+    experiment: str = "cl-manifold"
+    """MLflow experiment."""

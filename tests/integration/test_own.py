@@ -1,0 +1,85 @@
+"""`docs/own`: a strategy, a network and a stream of one's own, each a short file in a folder."""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cl_manifold.cli import main
+
+FILES = Path(__file__).parents[2] / "docs" / "own"
+TINY = (
+    "--epochs", "1", "--set", "stream.contexts=3", "--set", "stream.samples=48",
+    "--set", "stream.test_samples=60", "--set", "network.name=my_network:Residual",
+    "--set", "network.width=8",
+)  # fmt: skip
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Call]:
+    """`call("run", ...)` -> exit code and standard output, in a folder with the three files."""
+    for file in FILES.glob("*.py"):
+        shutil.copy(file, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
+    for name in [n for n in os.environ if n.startswith(("CL_MANIFOLD_", "MLFLOW_TRACKING"))]:
+        monkeypatch.delenv(name)
+
+    def command(*words: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["cl-manifold", *words])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert isinstance(stopped.value.code, int)
+        return stopped.value.code, capsys.readouterr().out
+
+    yield command
+    for name in ("my_strategy", "my_network", "my_stream"):
+        sys.modules.pop(name, None)
+
+
+def test_each_is_short() -> None:
+    files = list(FILES.glob("*.py"))
+    assert len(files) == 3
+    assert all(len(file.read_text().splitlines()) <= 40 for file in files)
+
+
+def test_they_run(call: Call) -> None:
+    words = ("--strategy", "my_strategy:Anchored", "--set", "strategy.pull=0.02", *TINY)
+    code, text = call("run", "my_stream:Shifted", "--set", "stream.step=2", "--json", *words)
+    result = json.loads(text)
+    assert code == 0
+    assert (result["stream"], result["strategy"]) == ("shifted-digits", "my_strategy:Anchored")
+    assert [d["name"] for d in result["decisions"]] != []
+    assert {d["name"] for d in result["decisions"]} == {"0 pixels", "2 pixels", "4 pixels"}
+    assert result["stored_floats"] == 2 * result["model_floats"]
+    assert result["model_floats"] == 256 * 8 + 8 + 2 * (8 * 8 + 8) + 8 * 10 + 10
+    assert result["context_at_test"] == "not used"
+
+
+def test_their_settings_are_listed_and_checked(call: Call) -> None:
+    names = ("my_stream:Shifted", "--strategy", "my_strategy:Anchored")
+    code, text = call("settings", *names, "--network", "my_network:Residual", "--json")
+    rows = {row["key"]: row for row in json.loads(text)}
+    assert code == 0
+    assert rows["strategy.pull"]["default"] == "0.01"
+    assert rows["strategy.memory"]["range"] == "a number between 0 and 1"
+    assert rows["stream.step"]["meaning"] == "Pixels between two contexts."
+    assert rows["network.blocks"]["default"] == "2"
+    assert call("run", *names, "--set", "strategy.memory=2", *TINY)[0] == 2
+    assert call("run", *names, "--set", "strategy.pul=2", *TINY)[0] == 2
+
+
+def test_they_are_compared_and_tuned(call: Call) -> None:
+    strategies = ("--strategies", "my_strategy:Anchored,naive", "--seeds", "0", "--jobs", "2")
+    code, text = call("compare", "my_stream:Shifted", *strategies, "--tune", "--json", *TINY)
+    result = json.loads(text)
+    assert code == 0
+    assert {row["label"] for row in result["rows"]} == {"my_strategy:Anchored", "naive"}
+    assert result["tuned"]["my_strategy:Anchored"]["strategy.pull"] in (0.001, 0.01, 0.1)
