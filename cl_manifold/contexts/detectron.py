@@ -26,6 +26,7 @@ from torch import Tensor
 from cl_manifold.contexts.features import RandomFeatures, add_moments, packed, unpacked
 from cl_manifold.contexts.statistics import return_test
 from cl_manifold.errors import ContextError
+from cl_manifold.geometry.space import ROUNDING
 
 HELD_OUT = 256
 """Inputs of a task at most that make up the null, a quarter of a small task."""
@@ -160,4 +161,4 @@ class Detectron:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=1e-12)
+    return a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=ROUNDING)

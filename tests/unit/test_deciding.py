@@ -116,6 +116,10 @@ def test_new_tasks_grow_returns_are_reused_and_earlier_tasks_stay() -> None:
     assert traces[0].evidence is None
     grown, reused = traces[1].evidence, traces[2].evidence
     assert grown is not None
+    assert grown.gain is not None
+    assert grown.gain > 0, "training without a price helps a new task"
+    assert grown.shortfall is not None
+    assert grown is not None
     assert reused is not None
     assert grown.p_value <= 0.05 < reused.p_value
     assert grown.drift is not None

@@ -98,6 +98,36 @@ def test_a_task_that_is_remembered_again_replaces_its_summary(rotations: Detectr
     assert detectron.stored_floats == 2 * (16 * 17 // 2 + 2 * 25 + 2) + 1
 
 
+def test_a_context_is_the_same_in_every_number_format() -> None:
+    detectron, x = Detectron(features=16), normalised(DIGITS.train_x[:100])
+    for context in (torch.tensor([0.1]), torch.tensor([0.1], dtype=torch.float64)):
+        detectron.remember(context, x)
+    assert len(detectron.tasks) == 1
+    detectron.remember(torch.tensor([0.1001]), x)
+    assert len(detectron.tasks) == 2
+
+
+def test_the_detectron_leaves_the_global_random_numbers_alone(rotations: Detectron) -> None:
+    before, x = torch.get_rng_state(), normalised(DIGITS.train_x[:100])
+    Detectron(features=16).remember(torch.tensor([0.1]), x)
+    rotations.test(x)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_of_two_tasks_that_fit_alike_the_nearer_one_is_named() -> None:
+    """Inputs far inside both: p is 1 for each, and the smaller mean leverage decides."""
+    detectron, g = Detectron(features=16), torch.Generator().manual_seed(0)
+    wide, narrow = 9 * torch.randn(400, 3, generator=g), torch.randn(400, 3, generator=g)
+    for place, x in ((0.0, wide), (0.5, narrow)):
+        detectron.remember(torch.tensor([place]), x)
+    found = detectron.test(torch.zeros(30, 3))
+    leverages = [
+        float(detectron._leverage(t.triangle, torch.zeros(1, 3)) / t.null.mean())
+        for t in detectron.tasks
+    ]
+    assert float(found.context) == float(detectron.tasks[leverages.index(min(leverages))].context)
+
+
 def test_a_quarter_of_a_task_or_256_inputs_make_up_the_null() -> None:
     detectron = Detectron(features=4)
     g = torch.Generator().manual_seed(0)

@@ -1,6 +1,6 @@
 """Growth that a rule asks for: where a task goes, how far the basis grows, what is started from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from cl_manifold.contexts import AlwaysGrow, InferredContext
+from cl_manifold.contexts import AlwaysGrow, ByEvidence, InferredContext
 from cl_manifold.contexts.evidence import Decision, Evidence
 from cl_manifold.geometry import Basis, Fourier, Vertices
 from cl_manifold.manifold.atlas import Reference
@@ -129,6 +129,16 @@ def test_a_given_context_grows_until_the_probe_does_no_harm(limit: float, size: 
     probe = Probe(torch.zeros(1), torch.zeros(1), 0.0, state)
     made._grow_until_harmless(manifold, at(0.8), evidence(at(0.8), drift=1.0), probe)
     assert manifold.basis.size == size
+
+
+def test_growth_for_drift_does_not_go_on_for_a_shortfall() -> None:
+    """The shortfall was measured before the growth, and nothing is trained in between."""
+    manifold = walked(Fourier(0), [at(0.0), at(0.2), at(0.4), at(0.6)], more=4)
+    made = decider(ByEvidence(drift=0.3))
+    probe = Probe(torch.zeros(1), torch.zeros(1), 0.0, manifold.state(at(0.8)))
+    short = replace(evidence(at(0.8), drift=1.0), shortfall=9.0)
+    made._grow_until_harmless(manifold, at(0.8), short, probe)
+    assert manifold.basis.size == 3
 
 
 @pytest.mark.parametrize(("said", "trains"), [("reuse", False), ("place", True)])
