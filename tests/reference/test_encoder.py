@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cl_manifold.contexts.codes import ContextCode
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
-from cl_manifold.contexts.features import add_moments, packed, unpacked
+from cl_manifold.contexts.features import RandomFeatures, add_moments, packed, unpacked
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Interval, Product, Simplex, Topology
 
@@ -249,3 +249,12 @@ def test_errors_say_what_to_do() -> None:
         RandomFeatureEncoder(Circle(), features=1)
     with pytest.raises(ValueError, match="ridge"):
         RandomFeatureEncoder(Circle(), ridge=0.0)
+
+
+def test_features_take_their_scale_from_the_first_inputs() -> None:
+    features, x = RandomFeatures(8, 0), torch.randn(50, 3)
+    features.adapt(0.01 * x)
+    assert features.scale == pytest.approx(0.01 * float(x.square().mean().sqrt()), rel=1e-6)
+    kept = features.scale
+    features.adapt(x)
+    assert features.scale == kept

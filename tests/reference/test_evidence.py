@@ -253,6 +253,23 @@ def test_a_drive_is_the_negative_gradient_of_every_weight() -> None:
     assert found.keys() == layout.names
 
 
+def test_a_weight_that_the_loss_ignores_has_no_drive() -> None:
+    net = nn.ModuleList([nn.Linear(3, 2), nn.Linear(3, 2)])
+    found = drive(net, net[0](torch.randn(4, 3)).square().mean(), layout_of(net))
+    assert float(found["0.weight"].abs().sum()) > 0
+    assert torch.equal(found["1.weight"], torch.zeros(2, 3))
+
+
+def test_the_smallest_sketch_is_one_number_per_tensor() -> None:
+    collected = TaskGram(1)
+    collected.add({"w": torch.randn(5)})
+    collected.add({"w": torch.randn(5)})
+    assert collected.stored_floats == 2
+    assert collected.gram.shape == (1, 2, 2)
+    with pytest.raises(ValueError, match="1 or more"):
+        TaskGram(0)
+
+
 # -- a real stream ---------------------------------------------------------------------------------
 
 

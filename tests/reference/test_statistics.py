@@ -92,3 +92,12 @@ def test_assured_difference_is_the_lower_end_of_a_one_sided_interval() -> None:
     assert assured_difference(a[:1], b[:1]) == float("-inf")
     expected = d[:2].mean() - stats.norm.ppf(0.95) * stats.sem(d[:2])
     assert assured_difference(a[:2], b[:2]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_permutations_come_from_their_own_generator() -> None:
+    before = torch.get_rng_state()
+    found = [
+        return_test(draw(0, 9), draw(1, 9), torch.Generator().manual_seed(3), 99) for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    assert torch.equal(torch.get_rng_state(), before)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from math import pi
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from cl_manifold.contexts import inference as inference_module
 from cl_manifold.contexts.encoder import RandomFeatureEncoder
 from cl_manifold.contexts.inference import (
     ContextInference,
@@ -15,7 +17,7 @@ from cl_manifold.contexts.inference import (
     energy,
     entropy,
 )
-from cl_manifold.contexts.region import region_of
+from cl_manifold.contexts.region import Region, region_of
 from cl_manifold.contexts.sweep import logits_at, refine
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Circle, Fourier, Product, TensorProduct, Vertices
@@ -221,6 +223,69 @@ def test_a_batch_weighs_prior_encoder_and_entropy(
     seen = encoder.log_likelihood(encoder.read(x), inference.candidates).sum(0)
     total = seen - 0.7 * entropy(logits_at(circle, inference.candidates, (x,))).sum(1)
     assert torch.equal(inference.batch((x,)), inference.candidates[total.argmax()])
+
+
+def test_single_inputs_meet_only_the_candidates_on_their_shortlist(
+    circle: WeightManifold, encoder: RandomFeatureEncoder
+) -> None:
+    inference = ContextInference(encoder, InferenceSettings(grid=12, shortlist=1, weight=100.0))
+    inference.prepare(circle)
+    x, _ = turned(0.3, 20, 9)
+    likely = encoder.log_likelihood(encoder.read(x), inference.candidates).argmax(1)
+    assert torch.equal(inference.samples((x,)), inference.candidates[likely])
+
+
+def test_a_batch_is_refined_off_the_grid_and_not_on_a_simplex(circle: WeightManifold) -> None:
+    x, _ = turned(0.3, 64, 9)
+    found: list[Tensor] = []
+    for steps in (0, 4):
+        inference = ContextInference(settings=InferenceSettings(grid=12, steps=steps))
+        inference.prepare(circle)
+        found.append(inference.batch((x,)))
+        at_candidate = (inference.candidates == found[-1]).all(1).any()
+        assert bool(at_candidate) == (steps == 0)
+    doubts = [float(entropy(logits_at(circle, c[None], (x,))).mean()) for c in found]
+    assert doubts[1] < doubts[0]
+    simplex = WeightManifold(small_mlp(), Vertices(2))
+    for vertex in torch.eye(2, dtype=torch.float64):
+        shake(simplex, vertex, 1.0)
+    inference = ContextInference(settings=InferenceSettings(grid=12, steps=4))
+    inference.prepare(simplex)
+    assert torch.equal(inference.candidates, torch.eye(2, dtype=torch.float64))
+    assert float(inference.batch((torch.randn(5, 6),)).max()) == 1.0
+
+
+@pytest.mark.parametrize("helped", [False, True])
+def test_the_descent_minds_region_and_encoder(
+    circle: WeightManifold,
+    encoder: RandomFeatureEncoder,
+    helped: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def remember(
+        manifold: WeightManifold, objective: Any, start: Tensor, *_: Any, **how: Any
+    ) -> Any:
+        seen.update(how)
+        return start
+
+    monkeypatch.setattr(inference_module, "refine", remember)
+    inference = ContextInference(encoder if helped else None, InferenceSettings(grid=12, steps=3))
+    inference.prepare(circle)
+    x, _ = turned(0.3, 20, 9)
+    inference.batch((x,))
+    assert (seen["rate"], seen["steps"]) == (pytest.approx(pi / 12), 3)
+    place = torch.tensor([0.3], dtype=torch.float64)
+    likelihood = encoder.log_likelihood(encoder.read(x), place[None]).mean()
+    expected = -float(likelihood) if helped else 0.0
+    assert float(seen["penalty"](place)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_candidates_inside_share_the_prior_equally() -> None:
+    region = Region(lambda c: c, torch.eye(1).double(), 1.0, torch.tensor([False]))
+    found = region.log_prior(torch.tensor([[0.5], [0.9], [2.0]]).double())
+    assert found.exp().tolist() == pytest.approx([0.5, 0.5, 0.0])
 
 
 def test_the_descent_stays_inside_the_region() -> None:
