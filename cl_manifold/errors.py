@@ -1,5 +1,6 @@
 """The errors of this package; every message says what came, what is needed and what to do."""
 
+import re
 from collections.abc import Iterable
 from typing import SupportsFloat
 
@@ -52,3 +53,12 @@ def context_text(context: Iterable[SupportsFloat]) -> str:
     """
     numbers = [f"{float(value):.4g}" for value in context]
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
+
+
+def public(text: str) -> str:
+    """A text that may leave the process: its addresses hold neither user nor password.
+
+    >>> public("cannot reach http://user:sesame@host:5000/api or postgresql://me@db/x")
+    'cannot reach http://host:5000/api or postgresql://db/x'
+    """
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)

@@ -13,6 +13,7 @@ import click
 
 from cl_manifold.cli.conditioning import names, whole_numbers
 from cl_manifold.cli.options import option_layers, store_options
+from cl_manifold.errors import public
 
 STRATEGIES = "weight-manifold,separate,joint,joint-concat,concat,replay,online-ewc,naive,random"
 
@@ -95,7 +96,7 @@ def compare(
         seeds=seeds,
         layers=tuple(layers),
         jobs=min(2, _cores()) if jobs is None else jobs,
-        command=f"cl-manifold {shlex.join(sys.argv[1:])}",
+        command=public(f"cl-manifold {shlex.join(sys.argv[1:])}"),
         **how,
     )
     with CompareDisplay() as display:

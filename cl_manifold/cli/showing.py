@@ -2,13 +2,14 @@
 
 import json
 import os
+import socket
 import sys
 from typing import Any
 
 import click
 
 from cl_manifold.cli.options import store_options
-from cl_manifold.errors import StoreError
+from cl_manifold.errors import StoreError, public
 
 
 @click.command()
@@ -89,8 +90,9 @@ def ui(tracking_uri: str | None, experiment: str | None, host: str, port: int) -
 
     uri = resolve_tracking_uri(tracking_uri)
     if uri.startswith(("http://", "https://")):
-        raise StoreError(f"{uri} is a server with a page of its own; open it in a browser")
+        raise StoreError(f"{public(uri)} is a server with a page of its own; open it in a browser")
     store = open_store(uri, experiment or "cl-manifold")
+    _check_free(host, port)
     address = f"http://{host}:{port}/#/experiments/{store.experiment_id}/runs"
     click.echo(f"{address}?workflowType=machine_learning   (Ctrl-C stops)", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
@@ -98,3 +100,19 @@ def ui(tracking_uri: str | None, experiment: str | None, host: str, port: int) -
     # the job runner serves language-model features and doubles start-up time and memory
     environment: dict[str, Any] = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"} | os.environ
     os.execve(sys.executable, command, environment)
+
+
+def _check_free(host: str, port: int) -> None:
+    """MLflow's server ends with exit code 0 where its port is taken.
+
+    Raises:
+        StoreError: somebody listens there already, or the address is not of this machine.
+    """
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise StoreError(
+            f"cannot serve on {host}:{port} ({error.strerror or error}); choose another --port"
+        ) from None

@@ -10,11 +10,9 @@ from cl_manifold.comparison.engines import Ended, Engine, Failed, Lost, Told, en
 from cl_manifold.comparison.entries import check_seeds, check_settings, resolve_entry
 from cl_manifold.comparison.jobs import PARENT, Facts, Filing, Job, Look, key_of
 from cl_manifold.comparison.journal import (
-    HOST,
     at_work,
     earlier_comparison,
     finished_results,
-    host,
     retire,
 )
 from cl_manifold.comparison.lineup import CANDIDATE, Tuned, digest, main_jobs, tuning_jobs
@@ -92,7 +90,6 @@ def _opened(
     run_id = earlier or start_parent(store, order, facts, main_jobs(order, blank, {}), name).run_id
     with at_work(run_id):
         run = store.reopen_run(run_id)
-        run.set_tags({HOST: host()})
         uploaded = send_unsent(store, outbox, {PARENT: run_id})
         retire(store, run_id)
         known = finished_results(store, run_id)

@@ -5,7 +5,6 @@ is not FINISHED is continued by the next one with the same digest.
 """
 
 import json
-import platform
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -18,17 +17,12 @@ from mlflow.entities import Run
 from cl_manifold.comparison.jobs import KEY, PARENT
 from cl_manifold.errors import StoreError
 from cl_manifold.tracking import Store, read_artifact
+from cl_manifold.tracking.living import HOST, host
 from cl_manifold.tracking.tracked_run import store_errors
 
 DIGEST = "comparison.digest"
-HOST = "comparison.host"
 STOPPED = "comparison.stopped"
 """The parent that a run was under before it was stopped and done again."""
-
-
-def host() -> str:
-    """This machine, as the tag of a comparison names it."""
-    return platform.node() or "unknown"
 
 
 def earlier_comparison(store: Store, digest: str) -> str | None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, final
 
 from cl_manifold.comparison.jobs import Facts, Job, common_settings
-from cl_manifold.comparison.journal import DIGEST, HOST, host
+from cl_manifold.comparison.journal import DIGEST
 from cl_manifold.comparison.lineup import Tuned, methods_of, user_settings
 from cl_manifold.comparison.order import ComparisonOrder, ComparisonResult
 from cl_manifold.comparison.outcome import Outcome
@@ -108,7 +108,7 @@ def start_parent(
     """
     labels = ",".join(entry.label for entry in order.entries)
     own = {"strategies": labels, "seeds": ",".join(map(str, order.seeds)), "tuned": order.tune}
-    tags = {"stream": facts.name, "comparison": labels[:4000], DIGEST: digest, HOST: host()}
+    tags = {"stream": facts.name, "comparison": labels[:4000], DIGEST: digest}
     run = store.start_run(
         name=f"compare {facts.name}",
         description=f"{facts.description}\n\nIn progress.",

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from cl_manifold.errors import ConfigError
+from cl_manifold.errors import ConfigError, public
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, load, lookup, unknown
 from cl_manifold.experiments.settings import (
     OwnStream,
@@ -71,7 +71,8 @@ class Resolved:
     def rows(self) -> list[tuple[str, str, str]]:
         """(key, value, source) of every value, for params and reports."""
         return [
-            (key, value_text(value), self.sources[key]) for key, value in flat(self.config).items()
+            (key, public(value_text(value)), self.sources[key])
+            for key, value in flat(self.config).items()
         ]
 
 

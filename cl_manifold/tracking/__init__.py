@@ -3,7 +3,12 @@
 `MlflowLogger` is imported when first used: it needs avalanche, which the store can do without.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# before MLflow is imported: it reports its use to an outside host unless it is told not to
+if not {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"} & set(os.environ):
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 from cl_manifold.tracking.forgiving import ForgivingClient, forgiving, patience
 from cl_manifold.tracking.keys import short_key

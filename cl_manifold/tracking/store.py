@@ -27,7 +27,8 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from cl_manifold.errors import StoreError
+from cl_manifold.errors import StoreError, public
+from cl_manifold.tracking.living import process_tags, settle
 from cl_manifold.tracking.tracked_run import (
     DEFAULT_STORE,
     STORE_FAILURES,
@@ -74,7 +75,7 @@ class Store:
             StoreError: the store refuses.
         """
         known = {MLFLOW_USER: _user(), MLFLOW_SOURCE_NAME: "cl-manifold"}
-        known |= {MLFLOW_SOURCE_TYPE: "LOCAL"} | dict(tags or {})
+        known |= {MLFLOW_SOURCE_TYPE: "LOCAL"} | process_tags() | dict(tags or {})
         if description:
             known[MLFLOW_RUN_NOTE] = description
         with store_errors(f"start run {name!r}"):
@@ -92,7 +93,9 @@ class Store:
         with store_errors(f"reopen run {run_id}"):
             self.client.update_run(run_id, status="RUNNING")
             found = self.client.get_run(run_id)
-        return TrackedRun(self.client, found.info.experiment_id, run_id)
+        tracked = TrackedRun(self.client, found.info.experiment_id, run_id)
+        tracked.set_tags(process_tags())
+        return tracked
 
 
 def resolve_tracking_uri(explicit: str | None = None) -> str:
@@ -108,6 +111,8 @@ def resolve_tracking_uri(explicit: str | None = None) -> str:
 def open_store(uri: str, experiment: str) -> Store:
     """Open the store, creating database, folder and experiment where they are missing.
 
+    Runs of this machine whose process died are marked so.
+
     Raises:
         StoreError: the address is not one of a store, or the store cannot be reached or written.
     """
@@ -120,9 +125,10 @@ def open_store(uri: str, experiment: str) -> Store:
             if found.lifecycle_stage == "active" and not _KIND.keys() <= found.tags.keys():
                 for key, value in _KIND.items():
                     client.set_experiment_tag(found.experiment_id, key, value)
+            settle(client, found.experiment_id)
     except STORE_FAILURES as error:
         raise StoreError(
-            f"cannot open the tracking store {_without_password(uri)}: {reason(error)}; give the "
+            f"cannot open the tracking store {public(uri)}: {reason(error)}; give the "
             "address of a running server or of a database that can be written, "
             f"such as {DEFAULT_STORE}"
         ) from error
@@ -154,7 +160,7 @@ def find_run(store: Store, text: str) -> str:
         raise StoreError(f"{len(found)} runs start with {text!r}; give more characters of the id")
     wanted = f"experiment {store.experiment!r} has no run" if text == "last" else f"no run {text!r}"
     raise StoreError(
-        f"{wanted} in {_without_password(store.uri)}; "
+        f"{wanted} in {public(store.uri)}; "
         "look up the id with `cl-manifold ui`, or name the store with --tracking-uri"
     )
 
@@ -163,12 +169,25 @@ def read_result(store: Store, run_id: str) -> tuple[str, str]:
     """The name and the text of the file that holds a run's result.
 
     Raises:
-        StoreError: the run has no such file.
+        StoreError: the run has no result yet, or never will; says how far it came.
     """
     with store_errors(f"list the files of run {run_id}"):
         present = {entry.path for entry in store.client.list_artifacts(run_id)}
-    file = next((name for name in RESULTS if name in present), RESULTS[0])
+    file = next((name for name in RESULTS if name in present), None)
+    if file is None:
+        raise StoreError(
+            f"run {run_id} {_how_far(store, run_id)}; look at it with `cl-manifold ui`"
+        )
     return file, read_artifact(store, run_id, file)
+
+
+def _how_far(store: Store, run_id: str) -> str:
+    """Status of a run without a result, and how many of its experiences are learned."""
+    with store_errors(f"look at run {run_id}"):
+        run = store.client.get_run(run_id)
+        done = len(store.client.get_metric_history(run_id, "continual/acc"))
+    total = run.data.params.get("stream.contexts", "?")
+    return f"is {run.info.status} and has no result; {done} of {total} experiences are learned"
 
 
 def read_artifact(store: Store, run_id: str, file: str) -> str:
@@ -291,10 +310,6 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(key)
             else:
                 os.environ[key] = value
-
-
-def _without_password(uri: str) -> str:
-    return re.sub(r"://[^/@]*@", "://", uri)
 
 
 def _user() -> str:

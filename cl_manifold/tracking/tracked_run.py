@@ -6,11 +6,11 @@ runs can be open at once and nothing leaks from one to the next.
 
 import json
 import sqlite3
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, final
@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
-from cl_manifold.errors import StoreError, context_text
+from cl_manifold.errors import StoreError, context_text, public
 from cl_manifold.tracking.interrupt import uninterrupted
 from cl_manifold.tracking.keys import legal_key
 
@@ -133,8 +133,8 @@ class TrackedRun:
             self.client.log_artifact(self.run_id, str(path), folder)
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
-        """Close the run. MLflow prints links on standard output here; they go to standard error."""
-        with self._writing("the end of the run"), redirect_stdout(sys.stderr):
+        """Close the run. MLflow prints links here, with the password of an address that has one."""
+        with self._writing("the end of the run"), redirect_stdout(StringIO()):
             self.client.set_terminated(self.run_id, status)
 
     def addresses(self, host: str = "127.0.0.1", port: int = 5000) -> Addresses:
@@ -142,7 +142,7 @@ class TrackedRun:
 
         Without `workflowType` MLflow opens its pages for language models, which hide the charts.
         """
-        uri = self.client.tracking_uri
+        uri = public(self.client.tracking_uri)
         served = uri.startswith(("http://", "https://"))
         site = uri.rstrip("/") if served else f"http://{host}:{port}"
         experiment = f"{site}/#/experiments/{self.experiment_id}/runs"
@@ -180,7 +180,7 @@ def reason(error: BaseException) -> str:
         if isinstance(cause, OSError | sqlite3.Error) and str(cause):
             said = cause
     lines = str(said).strip().splitlines() or [type(said).__name__]
-    return lines[0].split(". ")[0][:200].rstrip(" .;")
+    return public(lines[0].split(". ")[0])[:200].rstrip(" .;")
 
 
 def _ui_command(uri: str, host: str, port: int) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -386,3 +387,13 @@ def test_lists(call: Call) -> None:
     code, out, _ = call("--help")
     assert code == 0
     assert "weight manifolds" in out
+
+
+def test_a_port_that_is_taken_is_one_sentence_and_exit_code_1(call: Call) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, _, err = call("ui", "--port", str(taken.getsockname()[1]))
+    assert code == 1
+    assert "choose another --port" in err
+    assert "Traceback" not in err

@@ -15,12 +15,15 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
 from cl_manifold.errors import StoreError
+from cl_manifold.experiments.config import resolve
 from cl_manifold.tracking import store as store_module
+from cl_manifold.tracking.living import HOST, PROCESS, process_tags
 from cl_manifold.tracking.store import (
     Store,
     find_run,
     open_store,
     read_artifact,
+    read_result,
     resolve_tracking_uri,
 )
 from cl_manifold.tracking.tracked_run import TrackedRun, _ui_command
@@ -314,3 +317,76 @@ def test_versions_name_the_commit_only_inside_a_repository(
     inside = version_tags()
     assert len(inside["mlflow.source.git.commit"]) == 40
     assert inside["mlflow.source.git.dirty"] == "False"
+
+
+# -- runs whose process died, and what stays in the process --------------------------------------
+
+
+def test_a_run_without_a_result_says_how_far_it_came(store: Store) -> None:
+    run = store.start_run("going on", params={"stream.contexts": "12"})
+    for step in range(3):
+        run.log_metrics({"continual/acc": 0.5}, step=step)
+    with pytest.raises(StoreError, match=r"is RUNNING and has no result; 3 of 12 experiences"):
+        read_result(store, run.run_id)
+    run.finish("KILLED")
+    with pytest.raises(StoreError, match=r"is KILLED and has no result"):
+        read_result(store, run.run_id)
+
+
+def test_whoever_opens_the_store_marks_what_died_here_and_nothing_else(store: Store) -> None:
+    pid, _, started = process_tags()[PROCESS].partition(" ")
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                           capture_output=True, text=True, check=True)  # fmt: skip
+    tags = {
+        "own": {},
+        "dead": {PROCESS: f"{child.stdout.strip()} {started}"},
+        "number used again": {PROCESS: f"{pid} {float(started) - 60:.2f}"},
+        "damaged": {PROCESS: "no number"},
+        "elsewhere": {HOST: "another machine", PROCESS: f"{child.stdout.strip()} 0"},
+    }
+    runs = {name: store.start_run(name, tags=own) for name, own in tags.items()}
+    open_store(store.uri, store.experiment)
+    status = {name: store.client.get_run(run.run_id).info.status for name, run in runs.items()}
+    assert status == {
+        "own": "RUNNING",
+        "dead": "KILLED",
+        "number used again": "KILLED",
+        "damaged": "KILLED",
+        "elsewhere": "RUNNING",
+    }
+    again = store.reopen_run(runs["dead"].run_id)
+    open_store(store.uri, store.experiment)
+    assert store.client.get_run(again.run_id).info.status == "RUNNING"
+
+
+def test_a_killed_process_leaves_no_run_running(store: Store) -> None:
+    script = (
+        "import os, signal, sys\n"
+        "from cl_manifold.tracking import open_store\n"
+        "run = open_store(*sys.argv[1:]).start_run('killed')\n"
+        "print(run.run_id, os.environ.get('MLFLOW_DISABLE_TELEMETRY'), flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    hidden = {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"}
+    environment = {key: value for key, value in os.environ.items() if key not in hidden}
+    killed = subprocess.run(
+        [sys.executable, "-c", script, store.uri, store.experiment],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    run_id, telemetry = killed.stdout.split()
+    assert killed.returncode < 0
+    assert telemetry == "true", "MLflow would report its use to an outside host"
+    open_store(store.uri, store.experiment)
+    assert store.client.get_run(run_id).info.status == "KILLED"
+
+
+def test_no_password_leaves_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+    uri = "http://user:sesame@127.0.0.1:9"
+    with pytest.raises(StoreError) as refused:
+        open_store(uri, "x")
+    run = TrackedRun(MlflowClient(tracking_uri=uri), "1", "0" * 32)
+    rows = resolve([("command line", {"tracking_uri": uri})]).rows()
+    written = capfd.readouterr()
+    for text in (str(refused.value), str(run.addresses()), str(rows), *written):
+        assert "sesame" not in text
+    assert "http://127.0.0.1:9" in run.addresses().run
