@@ -145,8 +145,6 @@ class _Comparison:
             jobs = main_jobs(self._order, self._filing, self._tuned)
             for index, outcome, earlier in self._perform(engine, jobs):
                 self._outcomes[index] = outcome
-                if not earlier:
-                    self._recorder.outcome(outcome)
                 self._watcher.finished(outcome, earlier)
         except BaseException as error:
             engine.close()

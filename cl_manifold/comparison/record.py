@@ -29,12 +29,6 @@ class Recorder:
         self.run = run
         self._renew()
 
-    def outcome(self, outcome: Outcome) -> None:
-        """One run is done: its accuracy at step `seed`, so that MLflow charts it at once."""
-        if outcome.result is not None:
-            key = legal_key(f"acc/{outcome.label}")
-            self.run.log_metrics({key: outcome.result["acc"]}, step=outcome.seed)
-
     def end(self, outcomes: Sequence[Outcome], tuned: Tuned, status: Status) -> ComparisonResult:
         """Table, figures and reports over what is there, and the end of the run.
 
@@ -55,6 +49,7 @@ class Recorder:
             if o.result is not None
         ]
         self.run.log_json(result.as_dict() | {"children": children}, "comparison.json")
+        self.run.log_metrics(metrics_of(rows))
         if rows:
             self._reports(outcomes, rows, tuned)
         self.run.finish(status)
@@ -96,6 +91,26 @@ class Recorder:
         text = [f"**{said[0]}**", *said[1:], markdown_table(rows), self._facts.description]
         text.append("Open the artifact `report.html` for the whole story.")
         self.run.set_description("\n\n".join(text))
+
+
+def metrics_of(rows: Sequence[Row]) -> dict[str, float | None]:
+    """What MLflow charts of a comparison: means over seeds, under the names of its runs.
+
+    One value each and no history: a strategy stands beside the others.
+    """
+    names = {
+        "continual/acc": "acc",
+        "continual/acc_sd": "acc_sd",
+        "continual/bwt": "bwt",
+        "continual/forgetting": "forgetting",
+        "continual/unseen_acc": "unseen_acc",
+        "manifold/stored_ratio": "memory_ratio",
+    }
+    return {
+        legal_key(f"{key}/{row.label}"): getattr(row, field)
+        for key, field in names.items()
+        for row in rows
+    }
 
 
 def start_parent(
