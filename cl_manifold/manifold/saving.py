@@ -4,18 +4,16 @@ The JSON (basis, layout, settings, finished tasks) travels in the header of the 
 so that tensors and description can never disagree; a readable copy lies beside it.
 """
 
-import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from cl_manifold.errors import LayoutError, StoreError
+from cl_manifold.files import fingerprint, publish
 from cl_manifold.geometry import basis_from_spec
 from cl_manifold.manifold.atlas import Task
 from cl_manifold.manifold.belief import Belief
@@ -60,9 +58,9 @@ def save_manifold(manifold: WeightManifold, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     save_file(kept, part, metadata={"cl_manifold": json.dumps(header)})
-    _publish(part, path)
+    publish(part, path)
     part.write_text(json.dumps(header, indent=1))
-    _publish(part, path.with_suffix(".json"))
+    publish(part, path.with_suffix(".json"))
 
 
 def load_manifold(path: Path, module: nn.Module) -> WeightManifold:
@@ -116,14 +114,8 @@ class Selection:
 
 def checksum(header: dict[str, Any], tensors: Tensors) -> str:
     """SHA-256 over the header without its checksum, and over every tensor with its name."""
-    state = hashlib.sha256()
     plain = {key: value for key, value in header.items() if key != "checksum"}
-    state.update(json.dumps(plain, sort_keys=True).encode())
-    for name in sorted(tensors):
-        t = tensors[name]
-        state.update(f"{name} {t.dtype} {tuple(t.shape)}".encode())
-        state.update(t.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()
+    return fingerprint(json.dumps(plain, sort_keys=True), tensors)
 
 
 def _points(
@@ -145,12 +137,6 @@ def _points(
         if f"offset.{e.name}" in tensors
     }
     return ControlPoints(layout, stored, offset or None, header["storage"])
-
-
-def _publish(part: Path, path: Path) -> None:
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
