@@ -7,26 +7,29 @@ next marks what died.
 import os
 import platform
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 from mlflow import MlflowClient
 
 HOST = "cl_manifold.host"
 PROCESS = "cl_manifold.process"
-"""`<pid> <seconds since 1970 at which it started>`: numbers of processes are used again."""
+"""`<pid> <when it started>`: numbers of processes are used again."""
 
 MOST = 200
 """So many runs are looked at, newest first; opening a store must not take long."""
 
 
 def host() -> str:
-    """This machine, as tags name it."""
-    return platform.node() or "unknown"
+    """This machine, as tags name it; containers that share its name have processes of their own."""
+    space = Path("/proc/self/ns/pid")
+    inside = f" {space.readlink()}" if space.is_symlink() else ""
+    return f"{platform.node() or 'unknown'}{inside}"
 
 
 def process_tags() -> dict[str, str]:
     """Who writes: this process, on this machine."""
-    return {HOST: host(), PROCESS: f"{os.getpid()} {psutil.Process().create_time():.2f}"}
+    return {HOST: host(), PROCESS: f"{os.getpid()} {_started(os.getpid())}"}
 
 
 def lives(tags: Mapping[str, str]) -> bool | None:
@@ -35,11 +38,21 @@ def lives(tags: Mapping[str, str]) -> bool | None:
         return None
     pid, _, started = tags[PROCESS].partition(" ")
     try:
-        process = psutil.Process(int(pid))
-        same = abs(process.create_time() - float(started)) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError):
+        alive = psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE
+        return alive and _started(int(pid)) == started
+    except (psutil.Error, OSError, ValueError, IndexError):
         return False
+
+
+def _started(pid: int) -> str:
+    """When a process started, in a form that a corrected clock does not change: ticks since boot.
+
+    Source: proc(5), field 22 of /proc/<pid>/stat; elsewhere the second that the system remembers.
+    """
+    stat = Path(f"/proc/{pid}/stat")
+    if stat.exists():
+        return stat.read_text().rpartition(")")[2].split()[19]
+    return f"{psutil.Process(pid).create_time():.0f}"
 
 
 def settle(client: MlflowClient, experiment_id: str) -> list[str]:

@@ -340,7 +340,7 @@ def test_whoever_opens_the_store_marks_what_died_here_and_nothing_else(store: St
     tags = {
         "own": {},
         "dead": {PROCESS: f"{child.stdout.strip()} {started}"},
-        "number used again": {PROCESS: f"{pid} {float(started) - 60:.2f}"},
+        "number used again": {PROCESS: f"{pid} {int(started) - 60}"},
         "damaged": {PROCESS: "no number"},
         "elsewhere": {HOST: "another machine", PROCESS: f"{child.stdout.strip()} 0"},
     }
