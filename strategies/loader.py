@@ -83,6 +83,8 @@ class InMemoryLoaderPlugin(SupervisedPlugin, supports_distributed=False):
         cache_bytes: room for evaluation data.
     """
 
+    transient = ("cache",)
+
     def __init__(self, *, dataset_bytes: int = 2**31, cache_bytes: int = 2**30) -> None:
         super().__init__()
         self.dataset_bytes = dataset_bytes

@@ -198,6 +198,8 @@ class AveragedGradients(AGEMPlugin):
     `sample_size` divided by the number of experiences from each: nothing where that rounds to 0.
     """
 
+    transient = ("buffer_dliter",)
+
     def __init__(self, patterns_per_experience: int, sample_size: int) -> None:
         super().__init__(patterns_per_experience, sample_size)
         self._columns: list[Tensor] = []

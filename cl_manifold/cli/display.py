@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, final
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -101,6 +102,10 @@ class Display:
                 f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
                 f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s"
             )
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        console().print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
 
     # -- the end -------------------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ def run(as_json: bool, config: Path | None, assignments: tuple[str, ...], **opti
 
     signal.signal(signal.SIGTERM, _stop)
     with console().status("loading torch, avalanche and mlflow"):
-        from cl_manifold.run import run as run_stream
+        from cl_manifold.experiments.running import run as run_stream
     with Display() as display:
         result = run_stream(resolved, display)
     display.summary(result)

@@ -120,8 +120,8 @@ def execute(job: Job, tell: Callable[[Any], None]) -> Outcome:
 
     What a user can correct becomes the outcome's problem.
     """
-    from cl_manifold.publish import Place
-    from cl_manifold.run import run
+    from cl_manifold.experiments.recording import Place
+    from cl_manifold.experiments.running import run
     from cl_manifold.tracking import ForgivingClient, Store
 
     filing = job.filing
@@ -181,6 +181,9 @@ class Narrator:
     def learned(self, record: Any, accuracy_so_far: float) -> None:
         """Remember the accuracy."""
         self._accuracy = float(accuracy_so_far)
+
+    def say(self, sentence: str) -> None:
+        """Nothing to tell."""
 
 
 def common_settings(jobs: Sequence[Job]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from cl_manifold.comparison.engines import (
     sentence_of,
 )
 
-_PRELOADED = ["cl_manifold.run", "cl_manifold.comparison.jobs"]
+_PRELOADED = ["cl_manifold.experiments.running", "cl_manifold.comparison.jobs"]
 _SHARING = {"OMP_NUM_THREADS": "1"}
 """One thread per process, unless the user says otherwise: several share the cores."""
 

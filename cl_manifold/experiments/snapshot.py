@@ -19,6 +19,8 @@ from cl_manifold.errors import DataError
 from cl_manifold.files import fingerprint, publish
 
 FORMAT = "cl-manifold-snapshot"
+FILE = "snapshot.safetensors"
+"""In the folder of a run."""
 SCHEMA = "1"
 """Of the structure; a reader of another schema refuses the file."""
 

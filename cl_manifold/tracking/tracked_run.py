@@ -59,6 +59,16 @@ class TrackedRun:
         self.experiment_id = experiment_id
         self.run_id = run_id
 
+    @property
+    def folder(self) -> Path:
+        """Where the run is kept on this machine."""
+        return Path.cwd() / "mlruns" / "runs" / self.run_id
+
+    @contextmanager
+    def group(self) -> Iterator[None]:
+        """What belongs together."""
+        yield
+
     def log_metrics(self, metrics: Mapping[str, float | int | None], step: int = 0) -> None:
         """All metrics in one batch; None is left out, NaN and infinities become NaN."""
         now = int(time.time() * 1000)

@@ -6,17 +6,17 @@ CL_MANIFOLD_SEEDS=0,1 runs fewer seeds. MNIST is looked for in CL_MANIFOLD_DATA_
 """
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import pytest
 
-from cl_manifold.experiments.build import build_network, build_strategy, build_stream
 from cl_manifold.experiments.config import Resolved, resolve
-from cl_manifold.run import RunResult, run
-from cl_manifold.run import _evaluator as evaluator
-from cl_manifold.strategies import AccuracyPlugin
+from cl_manifold.experiments.result import Result
+from cl_manifold.experiments.running import run
+from cl_manifold.experiments.trial import Trial
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.filterwarnings("ignore")]
 SEEDS = tuple(int(seed) for seed in os.environ.get("CL_MANIFOLD_SEEDS", "0,1,2,3,4").split(","))
@@ -36,20 +36,14 @@ def settings(stream: str, seed: int, folder: Path, **changes: Any) -> Resolved:
 
 def alone(resolved: Resolved, experience: int) -> float:
     """Accuracy of a network of its own, trained on this experience only, on all its images."""
-    config = resolved.config
-    stream = build_stream(config.stream, config.data_dir, config.seed)
-    network, accuracy = build_network(config, stream), AccuracyPlugin()
     naive = resolve([("benchmark", {"strategy.name": "naive"})]).config.strategy
-    from dataclasses import replace
-
-    strategy = build_strategy(
-        replace(config, strategy=naive), stream, network, [accuracy], evaluator()
-    )
-    strategy.train(stream.train_stream[experience], eval_streams=[])
-    return accuracy.measure(strategy, [stream.test_stream[experience]])[0]
+    trial = Trial(replace(resolved, config=replace(resolved.config, strategy=naive)))
+    stream = trial.stream
+    trial.strategy.train(stream.train_stream[experience], eval_streams=[])
+    return trial.accuracy.measure(trial.strategy, [stream.test_stream[experience]])[0]
 
 
-def deciding_share(result: RunResult) -> float:
+def deciding_share(result: Result) -> float:
     """Median seconds of deciding ÷ median seconds of an experience that was trained."""
     spent = [d["evidence"]["seconds"] for d in result.decisions if d["evidence"]]
     trained = [d["seconds"] for d in result.decisions if d["decision"] != "reuse"]

@@ -14,19 +14,17 @@ from mlflow import MlflowClient
 from torch import Tensor
 
 from cl_manifold.contexts import ByExperience
-from cl_manifold.experiments.build import build_network, build_strategy, build_stream
 from cl_manifold.experiments.config import resolve
+from cl_manifold.experiments.trial import Trial
 from cl_manifold.geometry import Fourier
 from cl_manifold.manifold.information import ExactInformation, FisherInformation
 from cl_manifold.strategies import (
-    AccuracyPlugin,
     DecisionOptions,
     InferredTesting,
     TopologyWatch,
     WeightManifoldPlugin,
 )
 from cl_manifold.tracking import MlflowLogger
-from cl_manifold.walk import Silence, Walk, walk_through
 
 from .parts import Scores, benchmark, blobs, context, mlp, naive, tasks, walk
 
@@ -235,14 +233,8 @@ def test_a_run_trains_the_same_with_and_without_inference() -> None:
             "network.hidden": (16,),
             "contexts.test": test,
         }
-        config = resolve([("test", values)]).config
-        stream = build_stream(config.stream, config.data_dir, config.seed)
-        network, accuracy = build_network(config, stream), AccuracyPlugin()
-        strategy: Any = build_strategy(
-            config, stream, network, [accuracy], EvaluationPlugin(loggers=[])
-        )
-        made = Walk(config, stream, strategy, network, accuracy)
-        assert list(walk_through(made, Silence())) == [0, 1]
+        made = Trial(resolve([("test", values)]))
+        assert list(made.steps()) == [0, 1]
         plugin: Any = made.manifold
         assert (plugin.testing is not None) == (test == "inferred")
         found = {
@@ -250,7 +242,7 @@ def test_a_run_trains_the_same_with_and_without_inference() -> None:
             for t, c in enumerate(plugin.coordinates())
             for n, w in plugin.manifold.state(c).items()
         }
-        return found, live_sums(strategy)
+        return found, live_sums(made.strategy)
 
     def live_sums(strategy: Any) -> list[float]:
         return [float(p.detach().sum()) for p in strategy.model.parameters()]

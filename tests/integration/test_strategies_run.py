@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from avalanche.training.plugins import EvaluationPlugin
 from mlflow import MlflowClient
 
-from cl_manifold.experiments.build import build_network, build_strategy, build_stream
 from cl_manifold.experiments.config import resolve
 from cl_manifold.experiments.names import STRATEGIES
-from cl_manifold.publish import result_of
-from cl_manifold.run import RunResult, run
-from cl_manifold.strategies import AccuracyPlugin
-from cl_manifold.walk import Silence, Walk, walk_through
+from cl_manifold.experiments.result import Result, result_of
+from cl_manifold.experiments.running import run
+from cl_manifold.experiments.trial import Trial
 
 TINY = {
     "stream.name": "rotated-digits",
@@ -44,7 +41,7 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def run_of(strategy: str, folder: Path, empty_store: Path, **more: Any) -> RunResult:
+def run_of(strategy: str, folder: Path, empty_store: Path, **more: Any) -> Result:
     store = folder / "mlflow.db"
     if not store.exists():
         shutil.copy(empty_store, store)
@@ -84,17 +81,13 @@ def test_every_strategy_runs(
 
 
 def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
-    """The accuracy matrix of a walk that nobody records."""
+    """The accuracy matrix of a trial that nobody records."""
     more: dict[str, Any] = {"strategy.name": strategy, "seed": seed, "training.epochs": 2}
     more |= {"strategy.replay_samples": 60} if strategy in MEMORY else {}
-    config = resolve([("test", TINY | more)]).config
-    stream = build_stream(config.stream, None, seed)
-    network, accuracy = build_network(config, stream), AccuracyPlugin()
-    built = build_strategy(config, stream, network, [accuracy], EvaluationPlugin(loggers=[]))
-    walk = Walk(config, stream, built, network, accuracy)
-    for _ in walk_through(walk, Silence()):
+    trial = Trial(resolve([("test", TINY | more)]))
+    for _ in trial.steps():
         pass
-    return result_of(walk, "")["accuracy_matrix"]
+    return result_of(trial, "").accuracy_matrix
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

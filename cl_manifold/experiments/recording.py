@@ -1,0 +1,242 @@
+"""Recording a trial: what of it goes into its MLflow run and its folder, and when.
+
+After each task a snapshot, then metrics, the table of contexts and the manifold's state, all of the
+same moment. At the end, also of a run that failed or was stopped: figures, result and report over
+the finished tasks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, final
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from cl_manifold.contexts import TaskRecord
+from cl_manifold.errors import DataError, IncompatibleError
+from cl_manifold.experiments import snapshot
+from cl_manifold.experiments.progress import Progress
+from cl_manifold.experiments.result import Result, result_of
+from cl_manifold.experiments.trial import Trial
+from cl_manifold.geometry import Simplex
+from cl_manifold.manifold.saving import save_manifold
+from cl_manifold.manifold.weight_manifold import WeightManifold
+from cl_manifold.tracking import Store, TrackedRun, version_tags
+from cl_manifold.tracking.figures import (
+    accuracy_by_context_figure,
+    accuracy_matrix_figure,
+    learning_figure,
+)
+from cl_manifold.tracking.manifold_figure import manifold_figure
+from cl_manifold.tracking.projection import project_weights
+from cl_manifold.tracking.report import ReportData, render_report
+
+GRID = 361
+"""Contexts along the topology at which the weights are drawn."""
+
+
+@final
+@dataclass(frozen=True)
+class Place:
+    """Where a trial is recorded.
+
+    Attributes:
+        store: an open store.
+        title: what the run is called before its result and seed.
+        tags: beside those that every run has.
+    """
+
+    store: Store
+    title: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+def start(place: Place, trial: Trial) -> TrackedRun:
+    """A new MLflow run: name, description, configuration and where its values came from."""
+    resolved, stream, config = trial.resolved, trial.stream, trial.config
+    rows = [row for row in resolved.rows() if row[0] not in ("tracking_uri", "experiment")]
+    run = place.store.start_run(
+        name=f"{place.title} · seed {config.seed}",
+        description=f"{stream.description}\n\nIn progress.",
+        params={key: value for key, value, _ in rows},
+        tags=version_tags()
+        | {
+            "stream": stream.name,
+            "strategy": config.strategy.name,
+            "seed": str(config.seed),
+            "dataset_digest": stream.digest,
+        }
+        | dict(place.tags),
+    )
+    run.log_dataset(stream.name, stream.digest, config.stream.holdout)
+    sources = {key: {"value": value, "source": source} for key, value, source in rows}
+    run.log_json(sources, "configuration.json")
+    return run
+
+
+@final
+class Recorder:
+    """Writes down what a trial finds."""
+
+    def __init__(self, run: TrackedRun, title: str) -> None:
+        """Record into a run that was started, or opened again.
+
+        Args:
+            run: that is written.
+            title: what the run is called before its result and seed.
+        """
+        self.run, self._title = run, title
+        self._resumable = True
+
+    @property
+    def snapshot(self) -> Path:
+        """Where the trial is put aside."""
+        return self.run.folder / snapshot.FILE
+
+    def task(self, trial: Trial, step: int) -> None:
+        """After one task: the snapshot, and what is known at that moment."""
+        self.put_aside(trial)
+        progress = trial.progress
+        with self.run.group():
+            self.run.log_metrics(_metrics(progress), step=step)
+            self.run.log_table(_table(progress), "contexts.json")
+            if (plugin := trial.manifold) and plugin.manifold:
+                self._state(plugin.manifold)
+
+    def end(self, trial: Trial) -> Result:
+        """Figures, result and report over the finished tasks."""
+        result = result_of(trial, self.run.run_id)
+        config, stream, progress = trial.config, trial.stream, trial.progress
+        sentence = result.sentence(config.topology.kind, len(stream.train_stream))
+        figures = _figures(trial)
+        with self.run.group():
+            self.run.log_json(result.as_dict(), "result.json")
+            self.run.log_table(_table(progress), "contexts.json")
+            for name, figure in figures.items():
+                self.run.log_figure(figure, f"{name}.png")
+            self.run.log_text(_report(trial, sentence, figures), "report.html")
+            # MLflow's list of runs shows no metrics and cuts names: the result comes early
+            self.run.set_name(f"{self._title} {result.acc:.3f} · seed {config.seed}")
+            self.run.set_description(
+                f"**{sentence}**\n\n{stream.description}\n\n"
+                "Open the artifact `report.html` for the whole story."
+            )
+        return result
+
+    def put_aside(self, trial: Trial) -> None:
+        """The snapshot; a trial that cannot be put aside goes on without, and that is said once."""
+        if not self._resumable:
+            return
+        try:
+            snapshot.save(self.snapshot, trial.freeze())
+        except IncompatibleError as error:
+            self._resumable = False
+            self.snapshot.unlink(missing_ok=True)
+            trial.observer.say(f"this run cannot be resumed if it is stopped: {error}")
+        except DataError as error:
+            trial.observer.say(f"{error}; training goes on")
+
+    def _state(self, manifold: WeightManifold) -> None:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "manifold.safetensors"
+            save_manifold(manifold, path)
+            self.run.log_file(path)
+            self.run.log_file(path.with_suffix(".json"))
+
+
+def _metrics(progress: Progress) -> dict[str, float | None]:
+    """What is plotted over the tasks."""
+    record = progress.records[-1]
+    return {
+        **{f"continual/{key}": value for key, value in progress.summary().items()},
+        "task/accuracy_after_training": record.acc,
+        "task/accuracy_before_training": record.zero_shot_acc,
+        "task/seconds": record.seconds,
+        "manifold/plasticity": record.plasticity,
+        "manifold/overshoot": record.overshoot,
+        "manifold/drift": record.drift,
+        "manifold/control_points": record.control_points,
+        "manifold/stored_floats": record.stored_floats,
+        **_evidence(record),
+        **{f"topology/{name}": value for name, value in record.topologies.items()},
+    }
+
+
+def _evidence(record: TaskRecord) -> dict[str, float | None]:
+    if record.evidence is None:
+        return {}
+    names = ("p_value", "gain", "shortfall", "drift", "commit_drift", "zero_shot_loss", "seconds")
+    return {f"decision/{name}": getattr(record.evidence, name) for name in names}
+
+
+def _table(progress: Progress) -> list[dict[str, Any]]:
+    """contexts.json: one row per task, the evidence in columns of its own."""
+    rows: list[dict[str, Any]] = []
+    for record in progress.records:
+        row = record.as_dict()
+        evidence = row.pop("evidence") or {}
+        row.pop("topologies")
+        named = {f"evidence.{key}": value for key, value in evidence.items() if key != "context"}
+        rows.append(row | {"context": json.dumps(row["context"])} | named)
+    return rows
+
+
+def _report(trial: Trial, sentence: str, figures: Mapping[str, Figure]) -> str:
+    stream, config, progress = trial.stream, trial.config, trial.progress
+    done, last = progress.done, progress.records[-1]
+    return render_report(
+        ReportData(
+            title=f"{config.strategy.name} on {stream.name}, seed {config.seed}",
+            sentence=sentence,
+            metrics={
+                **progress.summary(),
+                "control_points": last.control_points,
+                "stored_floats": last.stored_floats,
+                "train_seconds": progress.train_seconds,
+            },
+            records=progress.records,
+            matrix=progress.matrix[:done, :done],
+            names=[r.name for r in progress.records],
+            final_acc=progress.final,
+            unseen_names=[e.context_name for e in stream.unseen_stream],
+            unseen_acc=progress.unseen[progress.last_row],
+            config=trial.resolved.rows(),
+            environment=version_tags(),
+            figures=figures,
+        )
+    )
+
+
+def _figures(trial: Trial) -> dict[str, Figure]:
+    """What can be drawn of the finished tasks."""
+    stream, progress = trial.stream, trial.progress
+    done, names = progress.done, [r.name for r in progress.records]
+    figures: dict[str, Figure] = {}
+    plugin = trial.manifold
+    if plugin and plugin.manifold:
+        manifold = plugin.manifold
+        topology = manifold.basis.topology
+        projection = project_weights(manifold, topology.grid(GRID), plugin.coordinates())
+        figures["manifold"] = manifold_figure(
+            topology, manifold.basis, progress.records, projection
+        )
+    # where tasks are hidden the stream has no contexts: experiences stand side by side
+    hidden = stream.hidden_tasks() is not None
+    space = Simplex(done) if hidden else stream.topology
+    places = np.eye(done) if hidden else stream.contexts().numpy()[:done]
+    unseen = [e.context.numpy() for e in stream.unseen_stream]
+    figures["accuracy_by_context"] = accuracy_by_context_figure(
+        places,
+        names,
+        progress.final,
+        progress.matrix.diagonal()[:done],
+        np.stack(unseen) if unseen else np.zeros((0, space.dim)),
+        progress.unseen[progress.last_row],
+        space,
+    )
+    figures["learning"] = learning_figure(progress.matrix[:done, :done])
+    figures["accuracy_matrix"] = accuracy_matrix_figure(progress.matrix[:done, :done], names)
+    return figures
