@@ -65,8 +65,6 @@ class CompareDisplay:
             f"comparing {len(outlook.labels)} strategies on [bold]{outlook.stream}[/], "
             f"seeds {seeds}, {_runs(outlook.total)}, {outlook.jobs} at once"
         )
-        if outlook.uploaded:
-            console().print(f"{_runs(outlook.uploaded)} of an earlier start sent to the store now")
         if outlook.resumed:
             console().print(
                 f"continuing run {self._run.run_id}: {outlook.present} of {outlook.total} "
@@ -85,6 +83,10 @@ class CompareDisplay:
             state = f"{100 * progress.share:.0f} %{so_far}"
         self._running[label, seed] = state
         self._draw(now=progress is None)
+
+    def say(self, sentence: str) -> None:
+        """A line of its own."""
+        console().print(sentence, soft_wrap=True, markup=False, style="yellow")
 
     def lost(self, label: str, seed: int) -> None:
         """Say that a process died."""
@@ -167,13 +169,6 @@ class CompareDisplay:
         for label, seeds, problem in problems_by_reason(result.problems):
             console().print(f"[bold]{label}[/] could not run (seed {seeds}): ", end="")
             console().print(problem, soft_wrap=True, markup=False)
-        if result.unsent is not None:
-            console().print(
-                f"The store did not take everything ({result.unsent}). Results are kept in "
-                "mlruns/outbox; the same command sends them",
-                soft_wrap=True,
-                markup=False,
-            )
         addresses = self._run.addresses()
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "

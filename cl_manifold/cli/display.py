@@ -60,7 +60,8 @@ class Display:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             console().print(
                 f"Run {self._run.run_id} is marked {status}; finished tasks are kept: "
-                f"{program()} show {self._run.run_id[:8]}",
+                f"{program()} show {self._run.run_id[:8]}; go on with "
+                f"{program()} resume {self._run.run_id[:8]}",
                 soft_wrap=True,
             )
 

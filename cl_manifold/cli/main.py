@@ -9,6 +9,7 @@ from cl_manifold.cli.comparing import compare
 from cl_manifold.cli.conditioning import condition
 from cl_manifold.cli.listing import settings, strategies, streams
 from cl_manifold.cli.planning import plan
+from cl_manifold.cli.resuming import resume, sync
 from cl_manifold.cli.running import run
 from cl_manifold.cli.showing import show, ui
 from cl_manifold.errors import ClManifoldError, ConfigError
@@ -31,7 +32,19 @@ def cli() -> None:
     """
 
 
-for command in (run, compare, condition, plan, streams, strategies, settings, show, ui):
+for command in (
+    run,
+    resume,
+    compare,
+    condition,
+    plan,
+    streams,
+    strategies,
+    settings,
+    show,
+    ui,
+    sync,
+):
     cli.add_command(command)
 
 

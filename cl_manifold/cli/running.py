@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,8 +16,17 @@ from cl_manifold.cli.options import resolve_options, run_options
 @click.command()
 @click.argument("stream", required=False)
 @run_options
+@click.option(
+    "--resume", "resumed", is_flag=True, help="Go on with a stopped run of these settings."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
-def run(as_json: bool, config: Path | None, assignments: tuple[str, ...], **options: Any) -> None:
+def run(
+    resumed: bool,
+    as_json: bool,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    **options: Any,
+) -> None:
     """Run one strategy on STREAM and record it in MLflow.
 
     Without arguments: the weight manifold on rotated-digits, which needs no data files.
@@ -28,17 +38,27 @@ def run(as_json: bool, config: Path | None, assignments: tuple[str, ...], **opti
       cl-manifold run rotated-mnist --data-dir data --set stream.contexts=20
     """  # noqa: D301
     resolved = resolve_options(config, assignments, **options)
-    from cl_manifold.cli.display import Display, console
+    from cl_manifold.cli.display import console
 
-    signal.signal(signal.SIGTERM, _stop)
     with console().status("loading torch, avalanche and mlflow"):
-        from cl_manifold.experiments.running import run as run_stream
-    with Display() as display:
-        result = run_stream(resolved, display)
-    display.summary(result)
+        from cl_manifold.experiments.leaving import run_or_resume
+        from cl_manifold.experiments.running import run as run_anew
+    work = run_or_resume if resumed else run_anew
+    result = shown(lambda display: work(resolved, display))
     if as_json:
         json.dump(result.as_dict(), sys.stdout)
         sys.stdout.write("\n")
+
+
+def shown(work: Callable[[Any], Any]) -> Any:
+    """The result of the work, drawn while it goes on and summed up at its end."""
+    from cl_manifold.cli.display import Display
+
+    signal.signal(signal.SIGTERM, _stop)
+    with Display() as display:
+        result = work(display)
+    display.summary(result)
+    return result
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

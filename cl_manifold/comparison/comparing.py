@@ -8,7 +8,7 @@ from typing import Any, final
 from cl_manifold import __version__
 from cl_manifold.comparison.engines import Ended, Engine, Failed, Lost, Told, engine_named
 from cl_manifold.comparison.entries import check_seeds, check_settings, resolve_entry
-from cl_manifold.comparison.jobs import PARENT, Facts, Filing, Job, Look, key_of
+from cl_manifold.comparison.jobs import Facts, Filing, Job, Look, key_of
 from cl_manifold.comparison.journal import (
     at_work,
     earlier_comparison,
@@ -23,13 +23,12 @@ from cl_manifold.comparison.order import (
     Outlook,
     Watcher,
 )
-from cl_manifold.comparison.outbox import outbox_folder, send_unsent
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.record import Recorder, Status, start_parent
 from cl_manifold.comparison.tuning import best
 from cl_manifold.errors import ClManifoldError, ConfigError, StoreError
 from cl_manifold.experiments.config import Resolved
-from cl_manifold.tracking import Store, open_store, patience, resolve_tracking_uri
+from cl_manifold.tracking import Store, open_store, resolve_tracking_uri
 
 
 def compare(order: ComparisonOrder, watcher: Watcher | None = None) -> ComparisonResult:
@@ -81,23 +80,19 @@ def _opened(
     Raises:
         StoreError: the store refuses, or the comparison is under way in another process.
     """
-    blank = Filing(store.uri, store.experiment, store.experiment_id, "", outbox_folder(""))
+    blank = Filing(store.uri, store.experiment, store.experiment_id, "")
     name = digest(order, blank, __version__)
-    outbox = outbox_folder(name)
-    if order.fresh:
-        send_unsent(store, outbox)
     earlier = None if order.fresh else earlier_comparison(store, name)
     run_id = earlier or start_parent(store, order, facts, main_jobs(order, blank, {}), name).run_id
     with at_work(run_id):
-        run = store.reopen_run(run_id)
-        uploaded = send_unsent(store, outbox, {PARENT: run_id})
+        store.reopen_run(run_id)
         retire(store, run_id)
         known = finished_results(store, run_id)
-        recorder = Recorder(store, run, order, facts)
+        recorder = Recorder(store, run_id, order, facts, watcher.say)
         watcher.recording(recorder.run)
-        filing = replace(blank, parent_run_id=run_id, outbox=outbox)
+        filing = replace(blank, parent_run_id=run_id)
         comparison = _Comparison(store, order, filing, recorder, known, watcher)
-        watcher.begin(comparison.outlook(facts.name, earlier is not None, uploaded))
+        watcher.begin(comparison.outlook(facts.name, earlier is not None))
         yield comparison
 
 
@@ -119,7 +114,7 @@ class _Comparison:
         self._outcomes: dict[int, Outcome] = {}
         self._tuned: Tuned = {}
 
-    def outlook(self, stream: str, resumed: bool, uploaded: int) -> Outlook:
+    def outlook(self, stream: str, resumed: bool) -> Outlook:
         """What is about to happen."""
         order = self._order
         tried = tuning_jobs(order, self._filing) if order.tune else {}
@@ -131,7 +126,6 @@ class _Comparison:
             total=len(order.entries) * len(order.seeds) + sum(map(len, tried.values())),
             present=len(self._known),
             resumed=resumed,
-            uploaded=uploaded,
         )
 
     def run(self, engine: Engine) -> ComparisonResult:
@@ -150,10 +144,8 @@ class _Comparison:
             engine.close()
             self._end("FAILED" if isinstance(error, Exception) else "KILLED")
             raise
-        unsent = self._send_rest()
-        complete = unsent is None and not any(o.problem for o in self._outcomes.values())
-        result = self._end("FINISHED" if complete else "FAILED")
-        return replace(result, unsent=unsent or self._recorder.refusal())
+        complete = not any(o.problem for o in self._outcomes.values())
+        return self._end("FINISHED" if complete else "FAILED")
 
     def _tune(self, engine: Engine) -> Tuned:
         """The best candidate of every strategy that has some and can run."""
@@ -189,20 +181,18 @@ class _Comparison:
                 yield index, Outcome(label, seed, problem=event.problem), False
             elif isinstance(event, Lost):
                 self._watcher.lost(label, seed)
-                with patience(), suppress(StoreError):
+                with suppress(StoreError):
                     retire(self._store, self._filing.parent_run_id, keys[index])
             else:
                 told = event.message if isinstance(event, Told) else None
-                self._watcher.progress(label, seed, told)
+                self._heard(label, seed, told)
 
-    def _send_rest(self) -> str | None:
-        """Try again to send what the store refused; one sentence where it still does."""
-        try:
-            with patience():
-                send_unsent(self._store, self._filing.outbox)
-        except StoreError as error:
-            return str(error)
-        return None
+    def _heard(self, label: str, seed: int, message: Any) -> None:
+        """What a run says of itself: a sentence, or how far it is."""
+        if isinstance(message, str):
+            self._watcher.say(message)
+        else:
+            self._watcher.progress(label, seed, message)
 
     def _end(self, status: Status) -> ComparisonResult:
         outcomes = [self._outcomes[index] for index in sorted(self._outcomes)]

@@ -6,10 +6,8 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, final
 
-from cl_manifold.comparison.outbox import keep_unsent
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.errors import ClManifoldError
 from cl_manifold.experiments.config import Resolved
@@ -30,14 +28,12 @@ class Filing:
         experiment: name of the experiment.
         experiment_id: its id.
         parent_run_id: the run of the comparison.
-        outbox: folder for results that the store did not take.
     """
 
     uri: str
     experiment: str
     experiment_id: str
     parent_run_id: str
-    outbox: Path
 
 
 @final
@@ -116,31 +112,34 @@ def digest_of(value: Any) -> str:
 
 
 def execute(job: Job, tell: Callable[[Any], None]) -> Outcome:
-    """Train, evaluate and record; a result that the store does not take goes to the outbox.
+    """Train, evaluate and record, or go on with it where it was stopped here.
 
     What a user can correct becomes the outcome's problem.
     """
+    from mlflow import MlflowClient
+
+    from cl_manifold.comparison.journal import left_here
+    from cl_manifold.experiments.leaving import continued
     from cl_manifold.experiments.recording import Place
     from cl_manifold.experiments.running import run
-    from cl_manifold.tracking import ForgivingClient, Store
+    from cl_manifold.tracking import Store
 
     filing = job.filing
-    client = ForgivingClient(filing.uri)
+    client = MlflowClient(filing.uri)
     store = Store(client, filing.uri, filing.experiment, filing.experiment_id)
-    tags = tags_of(job)
+    tags, watcher = tags_of(job), Narrator(tell)
     try:
-        found = run(job.resolved, Narrator(tell), Place(store, job.label, tags))
+        stopped = left_here(store, filing.parent_run_id).get(tags[KEY])
+        if stopped is None:
+            found = run(job.resolved, watcher, Place(store, job.label, tags))
+        else:
+            found = continued(store, stopped, watcher)
     except ClManifoldError as error:
         return Outcome(job.label, job.seed, problem=str(error))
     finally:
         # strategies refer to themselves: without this a worker keeps the data of several runs
         gc.collect()
-    result = found.as_dict()
-    if client.refusal is not None:
-        params = {key: value for key, value, _ in job.resolved.rows()}
-        known = found.run_id not in client.invented
-        keep_unsent(filing.outbox, job.label, job.seed, params, tags, result, known)
-    return Outcome(job.label, job.seed, result)
+    return Outcome(job.label, job.seed, found.as_dict())
 
 
 def tags_of(job: Job) -> dict[str, str]:
@@ -183,7 +182,8 @@ class Narrator:
         self._accuracy = float(accuracy_so_far)
 
     def say(self, sentence: str) -> None:
-        """Nothing to tell."""
+        """Pass it on."""
+        self._tell(sentence)
 
 
 def common_settings(jobs: Sequence[Job]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from cl_manifold.comparison.jobs import KEY, PARENT
 from cl_manifold.errors import StoreError
 from cl_manifold.tracking import Store, read_artifact
+from cl_manifold.tracking.keeping import Left, left_behind
 from cl_manifold.tracking.living import HOST, host
 from cl_manifold.tracking.tracked_run import store_errors
 
@@ -84,8 +85,19 @@ def finished_results(store: Store, parent_run_id: str) -> dict[str, dict[str, An
     }
 
 
+def left_here(store: Store, parent_run_id: str) -> dict[str, Left]:
+    """The runs below a comparison that were stopped and can go on on this machine, by key."""
+    return {
+        left.start.tags[KEY]: left
+        for left in left_behind(store)
+        if left.start.tags.get(PARENT) == parent_run_id and KEY in left.start.tags and left.free
+    }
+
+
 def retire(store: Store, parent_run_id: str, key: str | None = None) -> int:
     """Take runs that will be done again away from their comparison; returns how many.
+
+    Those that can go on on this machine stay.
 
     Those that still count as running are marked KILLED: their process is dead. A tag says which
     comparison they belonged to.
@@ -98,10 +110,12 @@ def retire(store: Store, parent_run_id: str, key: str | None = None) -> int:
     Raises:
         StoreError: the store refuses.
     """
+    here = left_here(store, parent_run_id)
     stopped = [
         run
         for run in children(store, parent_run_id)
-        if (run.info.status != "FINISHED" if key is None else run.data.tags.get(KEY) == key)
+        if run.data.tags.get(KEY) not in here
+        and (run.info.status != "FINISHED" if key is None else run.data.tags.get(KEY) == key)
     ]
     for run in stopped:
         run_id = run.info.run_id

@@ -45,7 +45,6 @@ class ComparisonResult:
         rows: one per strategy that has a result, highest mean ACC first.
         problems: label, seed and one sentence for every run without a result.
         tuned: values that tuning chose, by label and "section.key".
-        unsent: one sentence where the store did not take everything; None where it did.
     """
 
     run_id: str
@@ -54,7 +53,6 @@ class ComparisonResult:
     rows: Sequence[Row]
     problems: Sequence[Mapping[str, Any]]
     tuned: Mapping[str, Mapping[str, Any]]
-    unsent: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -79,7 +77,6 @@ class Outlook:
         total: runs of the comparison, those of tuning included.
         present: how many of them an earlier start has finished.
         resumed: whether there was an earlier start.
-        uploaded: results of an earlier start that the store took only now.
     """
 
     stream: str
@@ -89,7 +86,6 @@ class Outlook:
     total: int
     present: int
     resumed: bool
-    uploaded: int
 
 
 @runtime_checkable
@@ -106,6 +102,10 @@ class Watcher(Protocol):
 
     def progress(self, label: str, seed: int, progress: Progress | None) -> None:
         """A run is so far; None: it starts."""
+        ...
+
+    def say(self, sentence: str) -> None:
+        """Something that the user should know; the comparison goes on."""
         ...
 
     def lost(self, label: str, seed: int) -> None:
@@ -136,6 +136,9 @@ class Nobody:
         """Say nothing."""
 
     def progress(self, label: str, seed: int, progress: Progress | None) -> None:
+        """Say nothing."""
+
+    def say(self, sentence: str) -> None:
         """Say nothing."""
 
     def lost(self, label: str, seed: int) -> None:

@@ -10,38 +10,37 @@ from cl_manifold.comparison.lineup import Tuned, methods_of, user_settings
 from cl_manifold.comparison.order import ComparisonOrder, ComparisonResult
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.rows import Row, rows_of
-from cl_manifold.tracking import Store, TrackedRun, forgiving, version_tags
+from cl_manifold.tracking import Store, TrackedRun, keeping, version_tags
 from cl_manifold.tracking.keys import legal_key
+from cl_manifold.tracking.sending import Say
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
 
 @final
 class Recorder:
-    """Writes one comparison; goes on in silence where the store goes away.
+    """Writes one comparison, on this machine first.
 
     Attributes:
         run: the comparison's run.
     """
 
-    def __init__(self, store: Store, run: TrackedRun, order: ComparisonOrder, facts: Facts) -> None:
-        self._store, self._order, self._facts = store, order, facts
-        self.run = run
-        self._renew()
+    def __init__(
+        self, store: Store, run_id: str, order: ComparisonOrder, facts: Facts, say: Say
+    ) -> None:
+        self._order, self._facts = order, facts
+        self._kept = keeping.adopt(store, run_id, say)
+        self.run = self._kept.run
 
     def end(self, outcomes: Sequence[Outcome], tuned: Tuned, status: Status) -> ComparisonResult:
-        """Table, figures and reports over what is there, and the end of the run.
-
-        Everything is written anew, also what the store refused before.
-        """
-        self._renew()
+        """Table, figures and reports over what is there, and the end of the run."""
         rows = rows_of(outcomes)
         problems = [
             {"label": o.label, "seed": o.seed, "problem": o.problem} for o in outcomes if o.problem
         ]
         order = self._order
         result = ComparisonResult(
-            self.run.run_id, self._facts.name, order.seeds, rows, problems, tuned, None
+            self.run.run_id, self._facts.name, order.seeds, rows, problems, tuned
         )
         children = [
             {"label": o.label, **{k: v for k, v in o.result.items() if k != "decisions"}}
@@ -52,17 +51,8 @@ class Recorder:
         self.run.log_metrics(metrics_of(rows))
         if rows:
             self._reports(outcomes, rows, tuned)
-        self.run.finish(status)
+        self._kept.finish(status)
         return result
-
-    def refusal(self) -> str | None:
-        """Why the store does not take what is written; None where it does."""
-        return self._client.refusal
-
-    def _renew(self) -> None:
-        """A client that has not been refused yet."""
-        store, self._client = forgiving(self._store)
-        self.run = TrackedRun(store.client, self.run.experiment_id, self.run.run_id)
 
     def _reports(self, outcomes: Sequence[Outcome], rows: Sequence[Row], tuned: Tuned) -> None:
         from cl_manifold.comparison.figures import comparison_figures

@@ -24,7 +24,7 @@ from cl_manifold.experiments.trial import Trial
 from cl_manifold.geometry import Simplex
 from cl_manifold.manifold.saving import save_manifold
 from cl_manifold.manifold.weight_manifold import WeightManifold
-from cl_manifold.tracking import Store, TrackedRun, version_tags
+from cl_manifold.tracking import KeptRun, Store, keeping, version_tags
 from cl_manifold.tracking.figures import (
     accuracy_by_context_figure,
     accuracy_matrix_figure,
@@ -54,14 +54,15 @@ class Place:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def start(place: Place, trial: Trial) -> TrackedRun:
+def start(place: Place, trial: Trial) -> KeptRun:
     """A new MLflow run: name, description, configuration and where its values came from."""
     resolved, stream, config = trial.resolved, trial.stream, trial.config
     rows = [row for row in resolved.rows() if row[0] not in ("tracking_uri", "experiment")]
-    run = place.store.start_run(
+    kept = keeping.start(
+        place.store,
         name=f"{place.title} · seed {config.seed}",
         description=f"{stream.description}\n\nIn progress.",
-        params={key: value for key, value, _ in rows},
+        rows=rows,
         tags=version_tags()
         | {
             "stream": stream.name,
@@ -70,41 +71,42 @@ def start(place: Place, trial: Trial) -> TrackedRun:
             "dataset_digest": stream.digest,
         }
         | dict(place.tags),
+        say=trial.observer.say,
     )
-    run.log_dataset(stream.name, stream.digest, config.stream.holdout)
+    kept.run.log_dataset(stream.name, stream.digest, config.stream.holdout)
     sources = {key: {"value": value, "source": source} for key, value, source in rows}
-    run.log_json(sources, "configuration.json")
-    return run
+    kept.run.log_json(sources, "configuration.json")
+    return kept
 
 
 @final
 class Recorder:
     """Writes down what a trial finds."""
 
-    def __init__(self, run: TrackedRun, title: str) -> None:
+    def __init__(self, kept: KeptRun, title: str) -> None:
         """Record into a run that was started, or opened again.
 
         Args:
-            run: that is written.
+            kept: the run.
             title: what the run is called before its result and seed.
         """
-        self.run, self._title = run, title
-        self._resumable = True
+        self.run, self._kept, self._title = kept.run, kept, title
+        self._resumable, self._told = True, False
 
     @property
     def snapshot(self) -> Path:
         """Where the trial is put aside."""
-        return self.run.folder / snapshot.FILE
+        return self._kept.path / snapshot.FILE
 
     def task(self, trial: Trial, step: int) -> None:
-        """After one task: the snapshot, and what is known at that moment."""
-        self.put_aside(trial)
+        """After one task: what is known at that moment."""
         progress = trial.progress
-        with self.run.group():
+        with self._kept.group():
             self.run.log_metrics(_metrics(progress), step=step)
             self.run.log_table(_table(progress), "contexts.json")
             if (plugin := trial.manifold) and plugin.manifold:
                 self._state(plugin.manifold)
+        self._kept.check_disk()
 
     def end(self, trial: Trial) -> Result:
         """Figures, result and report over the finished tasks."""
@@ -112,7 +114,7 @@ class Recorder:
         config, stream, progress = trial.config, trial.stream, trial.progress
         sentence = result.sentence(config.topology.kind, len(stream.train_stream))
         figures = _figures(trial)
-        with self.run.group():
+        with self._kept.group():
             self.run.log_json(result.as_dict(), "result.json")
             self.run.log_table(_table(progress), "contexts.json")
             for name, figure in figures.items():
@@ -137,7 +139,11 @@ class Recorder:
             self.snapshot.unlink(missing_ok=True)
             trial.observer.say(f"this run cannot be resumed if it is stopped: {error}")
         except DataError as error:
-            trial.observer.say(f"{error}; training goes on")
+            if not self._told:
+                trial.observer.say(f"{error}; training goes on")
+            self._told = True
+        else:
+            self._told = False
 
     def _state(self, manifold: WeightManifold) -> None:
         with TemporaryDirectory() as folder:

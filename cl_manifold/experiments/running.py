@@ -14,7 +14,7 @@ from cl_manifold.experiments.observing import Observer, Silence
 from cl_manifold.experiments.recording import Place, Recorder
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
-from cl_manifold.tracking import MlflowLogger, TrackedRun, open_store, resolve_tracking_uri
+from cl_manifold.tracking import KeptRun, MlflowLogger, open_store, resolve_tracking_uri
 
 
 def run(resolved: Resolved, observer: Observer | None = None, place: Place | None = None) -> Result:
@@ -37,24 +37,24 @@ def run(resolved: Resolved, observer: Observer | None = None, place: Place | Non
 
 
 def go_on(
-    resolved: Resolved, place: Place, run: TrackedRun, observer: Observer | None = None
+    resolved: Resolved, place: Place, kept: KeptRun, observer: Observer | None = None
 ) -> Result:
     """Go on with a run that was stopped, from its last snapshot; without one, from the beginning.
 
     Args:
         resolved: the configuration that the run was started with.
         place: where it is recorded.
-        run: opened again.
+        kept: the run, opened again.
         observer: is told how far it is.
 
     Raises:
         ClManifoldError: anything that a user can correct.
     """
     trial = Trial(resolved, observer)
-    path = run.folder / snapshot.FILE
+    path = kept.path / snapshot.FILE
     if path.exists():
         trial.thaw(snapshot.load(path))
-    return _finished(trial, place, run)
+    return _finished(trial, place, kept)
 
 
 def own_place(resolved: Resolved) -> Place:
@@ -64,39 +64,42 @@ def own_place(resolved: Resolved) -> Place:
     return Place(store, config.strategy.name)
 
 
-def _finished(trial: Trial, place: Place, run: TrackedRun) -> Result:
+def _finished(trial: Trial, place: Place, kept: KeptRun) -> Result:
     """Train what is missing; FINISHED, FAILED or KILLED, with a report over finished tasks."""
     watcher = trial.observer
     try:
         with _threads(trial.config.training.threads):
-            recorder = Recorder(run, place.title)
+            recorder = Recorder(kept, place.title)
             recorder.put_aside(trial)
+            run = kept.run
             trial.evaluator.loggers = [MlflowLogger(run.run_id, place.store.uri, client=run.client)]
             watcher.recording(run)
             if trial.progress.done:  # stopped between the snapshot and the record
                 recorder.task(trial, trial.progress.done - 1)
             for step in trial.steps():
+                recorder.put_aside(trial)
                 recorder.task(trial, step)
             result = recorder.end(trial)
     except BaseException as error:
         try:
-            _end_of_stopped(trial, run, place)
+            _end_of_stopped(trial, kept, place)
         finally:
-            run.finish("FAILED" if isinstance(error, Exception) else "KILLED")
+            kept.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
-    run.finish("FINISHED")
-    recorder.snapshot.unlink(missing_ok=True)
+    kept.finish("FINISHED")
     return result
 
 
-def _end_of_stopped(trial: Trial, run: TrackedRun, place: Place) -> None:
+def _end_of_stopped(trial: Trial, kept: KeptRun, place: Place) -> None:
     """The report over finished tasks, from the snapshot: the strategy may be in the middle."""
-    path = run.folder / snapshot.FILE
+    path = kept.path / snapshot.FILE
     if path.exists():
         trial = Trial(trial.resolved, Silence())
         trial.thaw(snapshot.load(path))
     if trial.progress.done:
-        Recorder(run, place.title).end(trial)
+        recorder = Recorder(kept, place.title)
+        recorder.task(trial, trial.progress.done - 1)
+        recorder.end(trial)
 
 
 @contextmanager

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 if not {"MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK"} & set(os.environ):
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
-from cl_manifold.tracking.forgiving import ForgivingClient, forgiving, patience
+from cl_manifold.tracking.keeping import KeptRun, open_store
 from cl_manifold.tracking.keys import short_key
 from cl_manifold.tracking.store import (
     Store,
     find_run,
-    open_store,
     read_artifact,
     read_result,
     resolve_tracking_uri,
@@ -28,14 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Addresses",
-    "ForgivingClient",
+    "KeptRun",
     "MlflowLogger",
     "Store",
     "TrackedRun",
     "find_run",
-    "forgiving",
     "open_store",
-    "patience",
     "read_artifact",
     "read_result",
     "resolve_tracking_uri",

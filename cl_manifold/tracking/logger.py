@@ -25,6 +25,7 @@ from mlflow.entities import Metric
 from PIL import Image
 
 from cl_manifold.errors import StoreError
+from cl_manifold.tracking.folder_client import FolderClient
 from cl_manifold.tracking.keys import MINIBATCH, short_key, with_task
 from cl_manifold.tracking.tracked_run import store_errors
 
@@ -60,7 +61,7 @@ class MlflowLogger(BaseLogger):
         *,
         minibatch_points: int = 50,
         max_experiences: int = 50,
-        client: MlflowClient | None = None,
+        client: MlflowClient | FolderClient | None = None,
     ) -> None:
         # BaseLogger.__init__ is not called: it raises outside the main process.
         if minibatch_points < 1:
@@ -149,7 +150,7 @@ class MlflowLogger(BaseLogger):
                 client.log_image(run_id, _image(value), key=name, step=step, synchronous=True)
         _close(value)
 
-    def _attach(self) -> tuple[MlflowClient, str]:
+    def _attach(self) -> tuple[MlflowClient | FolderClient, str]:
         """The client and the run, both chosen when first needed."""
         if self.run_id is None:
             self.run_id = _fluent_run(self.tracking_uri)

@@ -28,7 +28,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from cl_manifold.errors import StoreError, public
-from cl_manifold.tracking.living import process_tags, settle
+from cl_manifold.tracking.living import process_tags
 from cl_manifold.tracking.tracked_run import (
     DEFAULT_STORE,
     STORE_FAILURES,
@@ -62,6 +62,12 @@ class Store:
     experiment: str
     experiment_id: str
 
+    @property
+    def folder(self) -> Path:
+        """The folder `mlruns`: that of the database; of a server the one here."""
+        database = _database(self.uri)
+        return Path.cwd() / "mlruns" if database is None else _beside(database)
+
     def start_run(
         self,
         name: str,
@@ -74,10 +80,7 @@ class Store:
         Raises:
             StoreError: the store refuses.
         """
-        known = {MLFLOW_USER: _user(), MLFLOW_SOURCE_NAME: "cl-manifold"}
-        known |= {MLFLOW_SOURCE_TYPE: "LOCAL"} | process_tags() | dict(tags or {})
-        if description:
-            known[MLFLOW_RUN_NOTE] = description
+        known = run_tags(description, tags or {})
         with store_errors(f"start run {name!r}"):
             run = self.client.create_run(self.experiment_id, tags=known, run_name=name)
         tracked = TrackedRun(self.client, self.experiment_id, run.info.run_id)
@@ -98,6 +101,13 @@ class Store:
         return tracked
 
 
+def run_tags(description: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """The tags of a new run: who writes it, what it is, and its own."""
+    known = {MLFLOW_USER: _user(), MLFLOW_SOURCE_NAME: "cl-manifold"}
+    known |= {MLFLOW_SOURCE_TYPE: "LOCAL"} | process_tags() | dict(tags)
+    return known | ({MLFLOW_RUN_NOTE: description} if description else {})
+
+
 def resolve_tracking_uri(explicit: str | None = None) -> str:
     """The store to use: `explicit`, else MLFLOW_TRACKING_URI, else ./mlruns/mlflow.db.
 
@@ -108,10 +118,8 @@ def resolve_tracking_uri(explicit: str | None = None) -> str:
     return uri if database is None else f"{_SQLITE}{database}{mark}{options}"
 
 
-def open_store(uri: str, experiment: str) -> Store:
+def connect(uri: str, experiment: str) -> Store:
     """Open the store, creating database, folder and experiment where they are missing.
-
-    Runs of this machine whose process died are marked so.
 
     Raises:
         StoreError: the address is not one of a store, or the store cannot be reached or written.
@@ -119,13 +127,13 @@ def open_store(uri: str, experiment: str) -> Store:
     database = _database(uri)
     try:
         with _quiet(), environment(_QUICK), _alone(database):
+            _make(database)
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             found = found or _create_experiment(client, experiment, database)
             if found.lifecycle_stage == "active" and not _KIND.keys() <= found.tags.keys():
                 for key, value in _KIND.items():
                     client.set_experiment_tag(found.experiment_id, key, value)
-            settle(client, found.experiment_id)
     except STORE_FAILURES as error:
         raise StoreError(
             f"cannot open the tracking store {public(uri)}: {reason(error)}; give the "
@@ -250,9 +258,12 @@ def _create_experiment(client: MlflowClient, name: str, database: Path | None) -
 
 def _artifact_folder(database: Path, experiment: str) -> Path:
     """The experiment's folder under `mlruns/`, which holds the database or lies beside it."""
+    return _beside(database) / (re.sub(r"[^\w\-.]+", "-", experiment).strip("-.") or "experiment")
+
+
+def _beside(database: Path) -> Path:
     folder = database.parent
-    root = folder if folder.name == "mlruns" else folder / "mlruns"
-    return root / (re.sub(r"[^\w\-.]+", "-", experiment).strip("-.") or "experiment")
+    return folder if folder.name == "mlruns" else folder / "mlruns"
 
 
 def _database(uri: str) -> Path | None:
@@ -261,6 +272,16 @@ def _database(uri: str) -> Path | None:
     if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
         return None
     return Path(path).expanduser().absolute()
+
+
+def _make(database: Path | None) -> None:
+    """MLflow's tables, all of them or none: a process that dies on the way leaves no half store."""
+    if database is None or database.stat().st_size:
+        return
+    part = database.with_name(f"{database.name}.part")
+    part.unlink(missing_ok=True)
+    MlflowClient(f"{_SQLITE}{part}").search_experiments(max_results=1)
+    part.replace(database)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
 from cl_manifold.errors import StoreError, context_text, public
+from cl_manifold.tracking.folder_client import FolderClient
 from cl_manifold.tracking.interrupt import uninterrupted
 from cl_manifold.tracking.keys import legal_key
 
@@ -54,20 +55,12 @@ class TrackedRun:
     Every method raises `StoreError` where the store refuses.
     """
 
-    def __init__(self, client: MlflowClient, experiment_id: str, run_id: str) -> None:
+    def __init__(
+        self, client: MlflowClient | FolderClient, experiment_id: str, run_id: str
+    ) -> None:
         self.client = client
         self.experiment_id = experiment_id
         self.run_id = run_id
-
-    @property
-    def folder(self) -> Path:
-        """Where the run is kept on this machine."""
-        return Path.cwd() / "mlruns" / "runs" / self.run_id
-
-    @contextmanager
-    def group(self) -> Iterator[None]:
-        """What belongs together."""
-        yield
 
     def log_metrics(self, metrics: Mapping[str, float | int | None], step: int = 0) -> None:
         """All metrics in one batch; None is left out, NaN and infinities become NaN."""
@@ -157,10 +150,11 @@ class TrackedRun:
         site = uri.rstrip("/") if served else f"http://{host}:{port}"
         experiment = f"{site}/#/experiments/{self.experiment_id}/runs"
         training = "?workflowType=machine_learning"
+        below = "" if self.run_id.startswith("local-") else f"/{self.run_id}"
         return Addresses(
             command="" if served else _ui_command(uri, host, port),
-            run=f"{experiment}/{self.run_id}{training}",
-            report=f"{experiment}/{self.run_id}/artifacts/report.html{training}",
+            run=f"{experiment}{below}{training}",
+            report=f"{experiment}{below}/artifacts/report.html{training}" if below else "",
             experiment=f"{experiment}{training}",
         )
 

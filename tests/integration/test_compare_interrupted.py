@@ -18,9 +18,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cl_manifold.comparison.journal import at_work
-from cl_manifold.comparison.outbox import keep_unsent, send_unsent
 from cl_manifold.errors import StoreError
-from cl_manifold.tracking import ForgivingClient, Store, TrackedRun, forgiving, open_store
 from tests.integration.comparing import MARKER, TINY, children, client, folder_of, parents
 
 ROOT = Path(__file__).parents[2]
@@ -137,8 +135,7 @@ def test_after_a_loss_of_power_the_same_command_goes_on_and_fresh_begins_anew(
     assert code == 0, err
     assert "continuing run" in err
     assert_complete(folder)
-    stopped = client(folder).search_runs(["1"], "tags.`comparison.stopped` LIKE '%'")
-    assert [run.info.status for run in stopped] == ["KILLED"]
+    assert client(folder).search_runs(["1"], "tags.`comparison.stopped` LIKE '%'") == []
     code, _, err = finish(folder, start(folder, "--fresh"))
     assert code == 0, err
     assert "continuing" not in err
@@ -170,61 +167,6 @@ def test_a_lock_is_held_by_one_and_let_go() -> None:
 
 
 # -- a store that goes away ------------------------------------------------------------------------
-
-
-@pytest.fixture
-def store(folder: Path) -> Store:
-    return open_store(f"sqlite:///{folder}/mlruns/mlflow.db", "here")
-
-
-RESULT: dict[str, Any] = {
-    "run_id": "0" * 32, "stream": "rotated-digits", "strategy": "ewc", "acc": 0.9, "bwt": None,
-    "accuracy_matrix": [[0.9, 0.1], [0.8, 1.0]],
-}  # fmt: skip
-
-
-def test_a_result_that_could_not_be_sent_is_sent_later_once(store: Store, folder: Path) -> None:
-    begun = store.start_run("half", params={"seed": "1"})
-    outbox, tags = folder / "outbox", {"label": "ewc", "seed": "1", "mlflow.parentRunId": "old"}
-    keep_unsent(outbox, "ewc", 1, {"seed": "1"}, tags, RESULT | {"run_id": begun.run_id}, True)
-    keep_unsent(outbox, "a/b:c", 2, {"seed": "2"}, tags, RESULT, False)
-    assert sorted(file.name for file in outbox.iterdir()) == ["a_b_c-2.json", "ewc-1.json"]
-    assert send_unsent(store, outbox, {"mlflow.parentRunId": "new"}) == 2
-    assert send_unsent(store, outbox) == 0
-    found = {run.data.params["seed"]: run for run in store.client.search_runs(["1"])}
-    assert len(found) == 2
-    assert found["1"].info.run_id == begun.run_id
-    for run in found.values():
-        assert run.info.status == "FINISHED"
-        assert run.data.tags["uploaded_later"] == "true"
-        assert run.data.tags["mlflow.parentRunId"] == "new"
-        assert run.data.metrics == {"continual/acc": 0.9}
-        kept = json.loads((folder_of(run) / "result.json").read_text())
-        assert kept["run_id"] == run.info.run_id
-        assert kept["accuracy_matrix"] == RESULT["accuracy_matrix"]
-
-
-def test_a_forgiving_client_writes_until_the_first_refusal(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind, own = forgiving(store)
-    run = kind.start_run("here", params={"a": 1})
-    run.log_metrics({"x": 1.0})
-    assert own.refusal is None
-    assert store.client.get_run(run.run_id).data.metrics == {"x": 1.0}
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        gone = ForgivingClient(f"http://127.0.0.1:{free.getsockname()[1]}")
-        away = Store(gone, gone.tracking_uri, "here", "1").start_run("away", params={"a": 1})
-        assert gone.refusal is not None
-        assert gone.invented == {away.run_id}
-        away.log_metrics({"x": 1.0})
-        away.log_table([{"a": 1}], "table.json")
-        away.log_text("text", "file.txt")
-        away.set_name("other")
-        away.finish("FINISHED")
-    assert isinstance(away, TrackedRun)
 
 
 @pytest.fixture
@@ -265,7 +207,7 @@ def server(folder: Path) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-def test_results_survive_a_server_that_goes_away_and_are_sent_on_the_next_start(
+def test_results_survive_a_server_that_goes_away_and_are_sent_by_the_next_command(
     folder: Path, server: Any
 ) -> None:
     address, process = server()
@@ -274,25 +216,23 @@ def test_results_survive_a_server_that_goes_away_and_are_sent_on_the_next_start(
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     code, out, err = finish(folder, first)
-    assert code == 1
+    assert code == 0, err
     assert "Traceback" not in err
     assert {row["seeds"] for row in json.loads(out)["rows"]} == {2}
-    assert "Results are kept in mlruns/outbox; the same command sends them" in err
-    assert len(list((folder / "mlruns" / "outbox").glob("*/*.json"))) == 3
+    assert "takes nothing now" in err
+    assert "the next command sends them" in err
+    assert len(list((folder / "mlruns" / ".runs").iterdir())) == 4
     server()
-    code, out, err = finish(folder, start(folder, "--tracking-uri", address, "--json"))
-    assert code == 0, err
-    assert "3 runs of an earlier start sent to the store now" in err
-    assert "4 of 4 children are there" in err
-    assert not list((folder / "mlruns" / "outbox").glob("*/*.json"))
+    words = [sys.executable, "-m", "cl_manifold", "sync", "--tracking-uri", address]
+    sent = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
+    assert "4 runs sent" in sent.stderr
+    assert not list((folder / "mlruns" / ".runs").iterdir())
+    assert_complete(folder)
     [parent] = parents(folder)
-    assert parent.info.status == "FINISHED"
-    found = children(folder, parent)
-    assert [len(runs) for runs in found.values()] == [1] * 4
-    assert {runs[0].info.status for runs in found.values()} == {"FINISHED"}
-    late = [runs[0] for runs in found.values() if "uploaded_later" in runs[0].data.tags]
-    assert len(late) == 3
-    assert all("continual/acc" in run.data.metrics for run in late)
+    assert (folder_of(parent) / "report.html").is_file()
+    for (run,) in children(folder, parent).values():
+        history = client(folder).get_metric_history(run.info.run_id, "continual/acc")
+        assert [point.step for point in history] == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -27,9 +27,9 @@ from PIL import Image
 from torch import nn
 
 from cl_manifold.errors import StoreError
+from cl_manifold.tracking import Store, open_store, read_artifact
 from cl_manifold.tracking.keys import legal_key
 from cl_manifold.tracking.logger import DistributedHelper, MlflowLogger, short_key, thinned
-from cl_manifold.tracking.store import Store, open_store, read_artifact
 
 TRAIN = "train_phase/train_stream"
 TEST = "eval_phase/test_stream"

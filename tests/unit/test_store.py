@@ -16,12 +16,12 @@ from mlflow import MlflowClient
 
 from cl_manifold.errors import StoreError
 from cl_manifold.experiments.config import resolve
+from cl_manifold.tracking import open_store
 from cl_manifold.tracking import store as store_module
 from cl_manifold.tracking.living import HOST, PROCESS, process_tags
 from cl_manifold.tracking.store import (
     Store,
     find_run,
-    open_store,
     read_artifact,
     read_result,
     resolve_tracking_uri,
