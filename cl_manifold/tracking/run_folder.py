@@ -181,15 +181,16 @@ class RunFolder:
 
     def arrived(self, run_id: str, lines: int = 0, files: tuple[str, ...] = ()) -> None:
         """The store has the run under that id, and so many more lines; their files can go."""
-        with self.changed:
-            self.run_id, self.sent = run_id, self.sent + lines
-            self.changed.notify_all()
         try:
-            _replace(self.path / "sent.json", {"run_id": run_id, "lines": self.sent})
+            _replace(self.path / "sent.json", {"run_id": run_id, "lines": self.sent + lines})
             for name in files:
                 (self.path / "files" / name).unlink(missing_ok=True)
         except OSError as error:
             self.trouble = error
+        # last: whoever waits for it may delete the folder
+        with self.changed:
+            self.run_id, self.sent = run_id, self.sent + lines
+            self.changed.notify_all()
 
     def tags(self) -> dict[str, str]:
         """All tags so far."""

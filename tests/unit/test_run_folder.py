@@ -107,9 +107,8 @@ def test_a_full_disk_loses_nothing(folder: RunFolder, monkeypatch: pytest.Monkey
     folder.append({"tags": {"d": "4"}})
     assert folder.trouble is None
     later = again(folder)
-    assert [line["tags"] for line in later.unsent()] == [dict([pair]) for pair in zip("abcd", "1234", strict=True)]
-        {k: v} for k, v in zip("abcd", "1234", strict=True)
-    ]
+    tags = [line["tags"] for line in later.unsent()]
+    assert tags == [{"a": "1"}, {"b": "2"}, {"c": "3"}, {"d": "4"}]
     assert later.content(name) == b"{}"
 
 
