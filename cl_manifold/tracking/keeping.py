@@ -24,7 +24,7 @@ from cl_manifold.tracking.run_folder import (
     read_start,
     reopen,
 )
-from cl_manifold.tracking.sending import Say, Sender, local_id, send
+from cl_manifold.tracking.sending import Say, Sender, keep_one, local_id, send
 from cl_manifold.tracking.store import Store, connect, run_tags
 from cl_manifold.tracking.tracked_run import STORE_FAILURES, TrackedRun, store_errors
 
@@ -228,8 +228,11 @@ def _send_rest(store: Store, path: Path) -> bool:
             folder.append({"status": ("KILLED", int(time() * 1000))})
         if folder.complete:
             return False
+        begun = folder.run_id is not None
         with store_errors(f"send run {folder.run_id or local_id(folder)}"):
             send(store.client, folder, sure=False)
+            if not begun:
+                keep_one(store.client, folder)
         return True
     finally:
         folder.close()

@@ -91,7 +91,7 @@ class RunFolder:
         self.trouble: OSError | None = None
         self._lines: list[Line] = []
         self._kept: dict[str, bytes] = {}
-        self._written, self._length = 0, 0
+        self._written = (0, 0)  # lines and bytes on disk, replaced at once
         self._points: set[tuple[str, int]] = set()
         self._latest: dict[str, str] = {}
 
@@ -140,19 +140,20 @@ class RunFolder:
                 part.write_bytes(self._kept[name])
                 part.replace(self.path / "files" / name)
                 self._kept.pop(name, None)
-            text = "".join(f"{json.dumps(line)}\n" for line in self._lines[self._written :])
-            self._write_at_end(text.encode())
-            self._written, self.trouble = len(self._lines), None
+            text = "".join(f"{json.dumps(line)}\n" for line in self._lines[self._written[0] :])
+            self._write_at_end(text.encode(), len(self._lines))
+            self.trouble = None
             for name in replaced:
                 (self.path / "files" / name).unlink(missing_ok=True)
         except OSError as error:
             self.trouble = error
 
-    def _write_at_end(self, text: bytes) -> None:
+    def _write_at_end(self, text: bytes, lines: int) -> None:
         """Over whatever half line an interrupted write has left there."""
+        length = self._written[1]
         descriptor = os.open(self.path / "journal.jsonl", os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            os.ftruncate(descriptor, self._length)
+            os.ftruncate(descriptor, length)
             os.lseek(descriptor, 0, os.SEEK_END)
             rest = memoryview(text)
             while rest:
@@ -160,7 +161,7 @@ class RunFolder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        self._length += len(text)
+        self._written = lines, length + len(text)
 
     # -- for who sends it ----------------------------------------------------------------------
 
@@ -243,14 +244,14 @@ def reopen(path: Path) -> RunFolder:
     try:
         folder = RunFolder(path, read_start(path), lock)
         sent = _sent(path)
-        lines, folder._length = _journal(path / "journal.jsonl")
+        lines, length = _journal(path / "journal.jsonl")
     except (OSError, ValueError) as error:
         lock.release()
         why = "of another form" if isinstance(error, ValidationError) else str(error)
         raise StoreError(
             f"the run in {path} cannot be read ({why}); delete the folder to give it up"
         ) from error
-    folder._lines, folder._written = lines, len(lines)
+    folder._lines, folder._written = lines, (len(lines), length)
     folder.run_id, folder.sent = sent.run_id or folder.run_id, min(sent.lines, len(lines))
     folder._latest = {p: name for line in lines for p, name in line.get("files", {}).items()}
     folder._points = {(key, step) for line in lines for key, _, _, step in line.get("metrics", ())}

@@ -168,6 +168,14 @@ def _new(client: MlflowClient, run_id: str, points: Sequence[Any]) -> Iterator[A
             yield key, value, time, step
 
 
+def keep_one(client: MlflowClient, folder: RunFolder) -> None:
+    """Delete empty twins: a frozen store may have made the run after the attempt was given up."""
+    fits = f"tags.`{KEY}` = '{folder.key}'"
+    for found in client.search_runs([folder.start.experiment_id], fits):
+        if found.info.run_id != folder.run_id:
+            client.delete_run(found.info.run_id)
+
+
 def local_id(folder: RunFolder) -> str:
     """What a run is called before the store has given it an id."""
     return f"local-{folder.key}"
@@ -194,6 +202,7 @@ class Sender:
         self._told = False
         self._closing = threading.Event()
         self._sure = folder.run_id is None
+        self._twins = False
         self._thread = threading.Thread(target=self._run, name="cl-manifold sender", daemon=True)
         self._thread.start()
 
@@ -243,8 +252,10 @@ class Sender:
             try:
                 with environment(_SETTINGS):
                     send(self._client, self.folder, self._sure)
+                    if self._twins and self.folder.status is not None:
+                        keep_one(self._client, self.folder)
             except STORE_FAILURES as error:
-                self._sure = False
+                self._sure, self._twins = False, self._twins or self.folder.run_id is None
                 self._trouble(reason(error))
                 self._closing.wait(PAUSES[min(failures, len(PAUSES) - 1)])
                 failures += 1

@@ -6,10 +6,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cl_manifold.cli import main
+from cl_manifold.experiments.recording import Recorder
 
 FILES = Path(__file__).parents[2] / "docs" / "own"
 TINY = (
@@ -83,3 +85,30 @@ def test_they_are_compared_and_tuned(call: Call) -> None:
     assert code == 0
     assert {row["label"] for row in result["rows"]} == {"my_strategy:Anchored", "naive"}
     assert result["tuned"]["my_strategy:Anchored"]["strategy.pull"] in (0.001, 0.01, 0.1)
+
+
+def test_they_are_resumed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("my_stream:Shifted", "--strategy", "my_strategy:Anchored", *TINY)
+    code, text = call("run", *words, "--json")
+    assert code == 0
+    whole = json.loads(text)
+    calls = []
+
+    def stop(self: Any, trial: Any, step: int) -> None:
+        calls.append(step)
+        if step == 1:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(Recorder, "task", stop)
+        assert call("run", *words, "--seed", "0")[0] == 1
+    assert calls[:2] == [0, 1]
+    code, text = call("resume", "--json")
+    assert code == 0
+    resumed = json.loads(text)
+    for found in (whole, resumed):
+        del found["run_id"], found["train_seconds"]
+        for decision in found["decisions"]:
+            del decision["seconds"]
+    assert resumed == whole
+    assert call("resume")[0] == 1
