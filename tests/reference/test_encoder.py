@@ -226,6 +226,11 @@ def test_what_is_stored_is_counted_and_restored() -> None:
     assert again.temperature == encoder.temperature
 
 
+def test_labels_share_one_target_unless_tasks_are_pure() -> None:
+    assert list(learned(circle_tasks(2), Circle()).moments) == [-1]
+    assert sorted(learned(vertex_tasks(), Simplex(3)).moments) == [0, 1, 2, 3, 4, 5]
+
+
 def test_at_most_so_many_samples_are_learned() -> None:
     encoder = learned(circle_tasks(1), Circle(), samples=10)
     assert float(encoder.triangle[0]) == 10

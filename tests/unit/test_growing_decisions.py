@@ -116,7 +116,8 @@ def test_on_vertices_a_commit_that_would_drift_gets_a_vertex_of_its_own() -> Non
             p.mul_(-3)
     found = made.make_room(manifold, Chosen(at(1.0), "place", evidence(at(1.0))), 1)
     assert found.decision == "grow"
-    assert found.context.tolist() == [0.0, 1.0]
+    assert torch.equal(found.context, at(0.0, 1.0))
+    assert found.context.dtype == torch.float64
     assert manifold.basis.size == 2
 
 
