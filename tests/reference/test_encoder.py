@@ -183,6 +183,20 @@ def test_the_temperature_averages_those_that_predict_held_out_inputs_best() -> N
     assert encoder.calibrations == 3
 
 
+def test_a_tenth_of_a_task_or_256_inputs_calibrate(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def calibrate(encoder: RandomFeatureEncoder, flat: Tensor, context: Tensor) -> None:
+        seen.append(len(flat))
+
+    monkeypatch.setattr(RandomFeatureEncoder, "_calibrate", calibrate)
+    encoder = RandomFeatureEncoder(Circle(), features=4)
+    for k, size in enumerate((100, 50, 9, 3000)):
+        y = torch.zeros(size, dtype=torch.int64)
+        encoder.learn(torch.randn(size, 3), y, torch.tensor([k / 4]))
+    assert seen == [5, 256], "not the first task, and not one of too few inputs"
+
+
 @pytest.mark.parametrize(("bumps", "count"), [(8, 8), (1, 4)])
 def test_a_code_on_a_circle_has_gaussian_bumps_a_width_apart(bumps: int, count: int) -> None:
     contexts = torch.rand(5, 1)
