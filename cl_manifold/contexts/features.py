@@ -1,6 +1,6 @@
 """Random features of inputs and their packed second moments; nothing but a seed is stored."""
 
-from math import pi
+from math import isqrt, pi
 from typing import final
 
 import torch
@@ -81,7 +81,7 @@ def packed(square: Float[Tensor, "n n"]) -> Float[Tensor, " m"]:
 
 def unpacked(triangle: Float[Tensor, " m"]) -> Float[Tensor, "n n"]:
     """The symmetric matrix of an upper triangle: n(n + 1)/2 = m."""
-    size = round((8 * len(triangle) + 1) ** 0.5 - 1) // 2
+    size = (isqrt(8 * len(triangle) + 1) - 1) // 2
     rows, columns = torch.triu_indices(size, size, device=triangle.device)
     square = triangle.new_empty(size, size)
     square[rows, columns] = triangle

@@ -65,9 +65,8 @@ class TaskGram:
         for name, drive in drives.items():
             part = drive.detach().cpu().double().flatten()
             row = sketch(part, self.size, self.seed + crc32(name.encode())).float()
-            earlier = self.sketches.get(name, row[:0].expand(0, 0))
-            if self._weights.get(name) != len(part):
-                earlier = row.new_zeros(self.tasks, len(row))
+            known = self._weights.get(name) == len(part)
+            earlier = self.sketches[name] if known else row.new_zeros(self.tasks, len(row))
             self.sketches[name] = torch.cat([earlier, row[None]])
             self._weights[name] = len(part)
         self.tasks += 1
@@ -103,6 +102,6 @@ def sketch(values: Float[Tensor, " n"], size: int, seed: int) -> Float[Tensor, "
     dealt = torch.zeros(layers * size).to(values)
     dealt[:count] = values[order] * sign.to(values)
     full = count - (layers - 1) * size
-    heap = torch.full((size,), sqrt(layers - 1 or 1)).to(values)
+    heap = torch.full((size,), sqrt(layers - 1)).to(values)
     heap[:full] = sqrt(layers)
     return dealt.reshape(layers, size).sum(0) / heap

@@ -55,7 +55,7 @@ def return_test(
     shuffled = torch.rand(permutations, len(pooled), generator=generator).argsort(1)[:, :count]
     drawn = difference(pooled[shuffled].sum(1))
     seen = float(difference(pooled[:count].sum()))
-    slack = 1e-12 * max(1.0, abs(seen))
+    slack = 1e-12 * float(pooled.abs().max())
     return (1 + int((drawn >= seen - slack).sum())) / (1 + permutations)
 
 

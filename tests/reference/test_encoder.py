@@ -183,6 +183,20 @@ def test_the_temperature_averages_those_that_predict_held_out_inputs_best() -> N
     assert encoder.calibrations == 3
 
 
+def test_a_tenth_of_a_task_or_256_inputs_calibrate(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def calibrate(encoder: RandomFeatureEncoder, flat: Tensor, context: Tensor) -> None:
+        seen.append(len(flat))
+
+    monkeypatch.setattr(RandomFeatureEncoder, "_calibrate", calibrate)
+    encoder = RandomFeatureEncoder(Circle(), features=4)
+    for k, size in enumerate((100, 50, 9, 3000)):
+        y = torch.zeros(size, dtype=torch.int64)
+        encoder.learn(torch.randn(size, 3), y, torch.tensor([k / 4]))
+    assert seen == [5, 256], "not the first task, and not one of too few inputs"
+
+
 @pytest.mark.parametrize(("bumps", "count"), [(8, 8), (1, 4)])
 def test_a_code_on_a_circle_has_gaussian_bumps_a_width_apart(bumps: int, count: int) -> None:
     contexts = torch.rand(5, 1)
@@ -224,6 +238,11 @@ def test_what_is_stored_is_counted_and_restored() -> None:
     x = torch.randn(4, 3)
     assert torch.equal(again.read(x), encoder.read(x))
     assert again.temperature == encoder.temperature
+
+
+def test_labels_share_one_target_unless_tasks_are_pure() -> None:
+    assert list(learned(circle_tasks(2), Circle()).moments) == [-1]
+    assert sorted(learned(vertex_tasks(), Simplex(3)).moments) == [0, 1, 2, 3, 4, 5]
 
 
 def test_at_most_so_many_samples_are_learned() -> None:

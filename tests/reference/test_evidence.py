@@ -82,6 +82,18 @@ def test_the_strength_is_in_units_of_information() -> None:
     torch.testing.assert_close(other.variance, one.variance)
 
 
+@pytest.mark.parametrize("quarters", [-48, -17, -2, 12])
+def test_the_strength_is_one_of_four_per_decade_from_1e_12_to_1e3(quarters: int) -> None:
+    strength = 10 ** (quarters / 4)
+    kernel, f = prior_kernel(1, torch.rand(7, 1)), torch.rand(7, 1) + 0.5
+    near = (kernel + strength * (1 / f[:, 0]).diag())[None]
+    found = best_scale(near, torch.ones(1), kernel, f)
+    assert float(found.strength) == pytest.approx(strength)
+    beyond = strength * 10 ** (-0.75 if quarters < -40 else 0.75 if quarters > 0 else 0.1)
+    found = best_scale((kernel + beyond * (1 / f[:, 0]).diag())[None], torch.ones(1), kernel, f)
+    assert float(found.strength) == pytest.approx(strength)
+
+
 @pytest.mark.parametrize("wrong", [0.0, torch.inf, -1.0])
 def test_a_scale_needs_information(wrong: float) -> None:
     with pytest.raises(ValueError, match="positive and finite information"):
@@ -116,6 +128,30 @@ def test_the_evidence_of_a_topology_is_the_best_density_of_the_directions() -> N
     nothing = logpdf(unit, torch.eye(5))
     found = topology_evidence((d @ d.mT)[None], torch.tensor([40.0]), {"it": candidate})
     assert found["it"] == pytest.approx((best - nothing) / 40)
+
+
+def test_every_noise_and_share_of_the_grid_explains_its_own_covariance_best() -> None:
+    """Of moments that are C itself, C has the largest density: Gibbs' inequality."""
+    candidate = Candidate(Fourier(1), torch.rand(4, 1))
+    k, eye = candidate.kernel(), torch.eye(4)
+    grid = [
+        (nu, c)
+        for nu in (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
+        for c in (0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+        if (1 - nu) * c <= 0.5
+    ]
+    for nu, c in grid:
+        covariance = (1 - nu) * (c + (1 - c) * k) + nu * eye
+        found = topology_evidence(covariance[None], torch.ones(1), {"it": candidate})
+        assert found["it"] == pytest.approx(-float(torch.logdet(covariance)) / 2, abs=1e-9)
+
+
+def test_of_as_many_control_points_the_better_explanation_wins() -> None:
+    known = candidates(torch.rand(3, 1))
+    assert known["ellipse"].basis.size == known["codes"].basis.size == 3
+    for better, worse in (("ellipse", "codes"), ("codes", "ellipse")):
+        assert winner({worse: 0.5, better: 0.55}, known) == better
+        assert winner({better: 0.55, worse: 0.5}, known) == better
 
 
 def test_blocks_count_by_their_weights() -> None:

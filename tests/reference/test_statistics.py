@@ -70,6 +70,17 @@ def test_equal_losses_are_a_return() -> None:
     assert return_test(same, same[:4], torch.Generator().manual_seed(0)) == 1.0
 
 
+@pytest.mark.parametrize("unit", [1e-13, 1 / 3, 1e9 / 3])
+def test_ties_count_in_every_unit(unit: float) -> None:
+    """Sums of small integers are exact; those of thirds are not."""
+    whole = torch.arange(24.0) % 4
+    exact = return_test(whole[:12], whole[12:], torch.Generator().manual_seed(0))
+    assert 0.5 < exact < 0.7
+    scaled = unit * whole
+    found = return_test(scaled[:12], scaled[12:], torch.Generator().manual_seed(0))
+    assert found == exact
+
+
 def test_nothing_to_compare_is_an_error() -> None:
     for new, reference in ((0, 3), (3, 0)):
         text = f"{new} new and {reference} reference values"

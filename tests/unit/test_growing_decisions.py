@@ -9,16 +9,17 @@ import torch
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 
-from cl_manifold.contexts import AlwaysGrow, ByEvidence, InferredContext
+from cl_manifold.contexts import AlwaysGrow, ByEvidence, GivenContext, InferredContext
 from cl_manifold.contexts.evidence import Decision, Evidence
 from cl_manifold.geometry import Basis, Fourier, Vertices
 from cl_manifold.manifold.atlas import Reference
+from cl_manifold.manifold.information import ExactInformation
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.strategies import DecisionOptions
 from cl_manifold.strategies.manifold.deciding import Chosen, Decider
 from cl_manifold.strategies.manifold.probes import Probe
 from cl_manifold.strategies.manifold.support import Support
-from tests.networks import flat, shake, small_mlp, weights_at
+from tests.networks import flat, points_of, shake, small_mlp, weights_at
 
 from .test_deciding import decisions, strategy, stream, task
 
@@ -116,7 +117,8 @@ def test_on_vertices_a_commit_that_would_drift_gets_a_vertex_of_its_own() -> Non
             p.mul_(-3)
     found = made.make_room(manifold, Chosen(at(1.0), "place", evidence(at(1.0))), 1)
     assert found.decision == "grow"
-    assert found.context.tolist() == [0.0, 1.0]
+    assert torch.equal(found.context, at(0.0, 1.0))
+    assert found.context.dtype == torch.float64
     assert manifold.basis.size == 2
 
 
@@ -156,6 +158,21 @@ def test_untrained_experiences_move_nothing_and_say_so() -> None:
     trace = trained.manifold_plugin.traces[1]
     assert (trace.decision, trace.overshoot, trace.drift, trace.gate) == ("reuse", 0, 0, "passed")
     assert trace.evidence is not None
+
+
+def test_what_cannot_be_learned_any_more_is_left_untrained_and_warned_of() -> None:
+    """On a point that one exact task fixes, where a rule places another."""
+    exact = ExactInformation()
+    trained = strategy(Says("place"), Fourier(0), GivenContext(), information=exact)
+    first, second = stream(task(0, 0), task(2, 240), contexts=[0.0, 0.5])
+    trained.train(first)
+    assert trained.manifold is not None
+    before = points_of(trained.manifold)
+    with pytest.warns(UserWarning, match=r"cannot be learned.*experience was left untrained"):
+        trained.train(second)
+    assert torch.equal(points_of(trained.manifold), before)
+    assert len(trained.manifold.atlas) == 1
+    assert trained.manifold_plugin.traces[1].overshoot == 0
 
 
 def test_a_circle_grows_and_takes_the_coordinate_that_is_freest() -> None:

@@ -282,6 +282,24 @@ def test_the_descent_minds_region_and_encoder(
     assert float(seen["penalty"](place)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_without_a_grid_the_descent_starts_with_half_the_circle(
+    circle: WeightManifold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+
+    def remember(
+        manifold: WeightManifold, objective: Any, start: Tensor, *_: Any, **how: Any
+    ) -> Any:
+        rates.append(how["rate"] * circle.basis.topology.scale[0])
+        return start
+
+    monkeypatch.setattr(inference_module, "refine", remember)
+    inference = ContextInference(settings=InferenceSettings(grid=0))
+    inference.prepare(circle)
+    inference.batch((turned(0.3, 20, 9)[0],))
+    assert rates == pytest.approx([0.5])
+
+
 def test_candidates_inside_share_the_prior_equally() -> None:
     region = Region(lambda c: c, torch.eye(1).double(), 1.0, torch.tensor([False]))
     found = region.log_prior(torch.tensor([[0.5], [0.9], [2.0]]).double())

@@ -1,6 +1,7 @@
 """A plan says what the manifold itself would report, and finds the contexts without images."""
 
 from collections.abc import Callable
+from math import pi
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,21 @@ def test_relations_are_correlations_of_the_space() -> None:
     torch.testing.assert_close(relation(Simplex(2), eye), eye)
 
 
+def test_tasks_on_a_circle_are_related_by_eight_harmonics_with_falling_weights() -> None:
+    """k(δ) ∝ 1 + Σ_h 2 cos(2πhδ) / (1 + h²)."""
+    apart = CIRCLE - CIRCLE.mT
+    k = torch.ones_like(apart)
+    for h in range(1, 9):
+        k = k + 2 * torch.cos(2 * pi * h * apart) / (1 + h**2)
+    torch.testing.assert_close(relation(Circle(), CIRCLE), k / k[0, 0])
+
+
+def test_without_a_model_one_weight_is_counted() -> None:
+    """K points; Σ, Σ₀ and per task a context and φ in float64; one information per task."""
+    found = plan(CIRCLE, Fourier(1), name="")
+    assert found.stored_ratio == 3 + 2 * (6 + 9 + 5 * (1 + 3)) + 5
+
+
 def test_more_harmonics_refuse_less() -> None:
     contexts = torch.arange(12, dtype=torch.float64)[:, None] / 12
     refused = [plan(contexts, Fourier(h), name="").refused for h in range(6)]
@@ -147,6 +163,12 @@ def test_the_smallest_roomy_plan_is_recommended_or_else_what_refuses_least() -> 
     name, reason = recommend([made("x", 1, 0.9), small])
     assert name == "a"
     assert "none leaves tasks free" in reason
+
+
+def test_a_plan_sums_up_its_tasks() -> None:
+    found = made("a", 3, refused=0.2, overshoot=4.0)
+    assert (found.plasticity, found.lowest_plasticity) == (0.6, 0.2)
+    assert (found.refused, found.overshoot, found.stored_ratio) == (0.2, 4.0, 3.0)
 
 
 def test_a_first_task_gets_everything() -> None:

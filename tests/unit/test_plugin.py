@@ -229,6 +229,13 @@ def test_exact_protection_in_avalanche() -> None:
     assert [t.overshoot > 1 for t in plugin.traces[1:]] == [True, True]
 
 
+def test_a_given_context_that_cannot_be_learned_any_more_is_an_error() -> None:
+    plugin = WeightManifoldPlugin(Fourier(0), information=ExactInformation())
+    with pytest.raises(ContextError, match=r"context 0\.45 cannot be learned"):
+        walk(strategy_with(plugin), benchmark())
+    assert [trace.experience for trace in plugin.traces] == [0]
+
+
 def test_drift_is_the_share_of_predictions_that_a_commit_changed_elsewhere() -> None:
     """On a point model every context holds the same weights: the commit changes them all alike."""
     plugin, made = WeightManifoldPlugin(Fourier(0), price=0.0, drift_limit=1.0), benchmark()

@@ -8,8 +8,9 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.supervised import JointTraining
 from torch import Tensor, nn
 
+from cl_manifold.contexts import ContextInference, InferenceSettings
 from cl_manifold.geometry import Fourier
-from cl_manifold.strategies import WeightManifoldPlugin
+from cl_manifold.strategies import InferredTesting, WeightManifoldPlugin
 from tests.networks import small_mlp, weights_at
 
 from .test_plugin import CONTEXTS, Spy, benchmark, strategy_with, walk
@@ -149,3 +150,28 @@ def test_a_head_that_grows_in_an_evaluation_amid_training_keeps_what_was_trained
     assert plugin.manifold is not None
     held = plugin.manifold.state(torch.tensor([CONTEXTS[1]], dtype=torch.float64))
     assert held[f"{last}.weight"].shape[0] == 5
+
+
+class Answers(SupervisedPlugin):
+    """Records inputs and answers of an evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def after_eval_iteration(self, strategy: Any, **kwargs: Any) -> None:
+        self.seen.append((strategy.mb_x, strategy.mb_output.detach()))
+
+
+def test_inferred_answers_are_those_of_the_inferred_contexts() -> None:
+    settings, answers, made = InferenceSettings(grid=6), Answers(), benchmark()
+    plugin = WeightManifoldPlugin(Fourier(2), testing=InferredTesting(4, settings=settings))
+    strategy = strategy_with(plugin, answers)
+    walk(strategy, made)
+    assert plugin.manifold is not None
+    strategy.eval(made.streams["test"])
+    inference = ContextInference(settings=settings)
+    inference.prepare(plugin.manifold)
+    assert len(answers.seen) == 3
+    for x, found in answers.seen:
+        assert torch.equal(found, inference.predict((x,), 4).logits)
