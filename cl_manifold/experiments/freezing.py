@@ -69,7 +69,6 @@ class Freezer:
 
     Attributes:
         rows: row 0 is the root.
-        here: qualified names of functions without a name of their own, by where they were found.
     """
 
     def __init__(self, world: World, trust: Trust, left_out: LeftOut) -> None:
@@ -81,7 +80,6 @@ class Freezer:
             left_out: attributes of a class's objects that are made anew before they are used.
         """
         self.rows: list[Row] = []
-        self.here: dict[str, str] = {}
         self._world, self._trust, self._left_out = world, trust, left_out
         self._numbers: dict[Any, int] = {}
         self._alive: list[object] = []
@@ -221,7 +219,6 @@ class Freezer:
             return {"kind": "code", "module": module, "name": name}
         if not isinstance(thing, FunctionType):
             raise _refusal(thing, where)
-        self.here[where] = name
         cells = [cell.cell_contents for cell in thing.__closure__ or () if _filled(cell)]
         inside = [self.value(cell, f"{where}.closure") for cell in cells]
         return {"kind": "function here", "name": name, "items": inside, "where": where}

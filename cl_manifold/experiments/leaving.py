@@ -54,9 +54,8 @@ def continued(store: Store, left: Left, observer: Observer | None = None) -> Res
         ClManifoldError: anything that a user can correct.
     """
     resolved = resolved_of(left, store)
-    kept = keeping.go_on(store, left.path, observer.say if observer else keeping.say_nothing)
     title = left.start.name.rpartition(" · seed ")[0]
-    return go_on(resolved, Place(store, title), kept, observer)
+    return go_on(resolved, Place(store, title), left.path, observer)
 
 
 def find(store: Store, text: str) -> Left:

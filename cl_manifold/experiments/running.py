@@ -5,16 +5,24 @@ The one place that knows everybody. Nothing here is mathematics, nothing here pr
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
+from cl_manifold.errors import ClManifoldError
 from cl_manifold.experiments import recording, snapshot
 from cl_manifold.experiments.config import Resolved
 from cl_manifold.experiments.observing import Observer, Silence
 from cl_manifold.experiments.recording import Place, Recorder
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
-from cl_manifold.tracking import KeptRun, MlflowLogger, open_store, resolve_tracking_uri
+from cl_manifold.tracking import (
+    KeptRun,
+    MlflowLogger,
+    keeping,
+    open_store,
+    resolve_tracking_uri,
+)
 
 
 def run(resolved: Resolved, observer: Observer | None = None, place: Place | None = None) -> Result:
@@ -37,24 +45,24 @@ def run(resolved: Resolved, observer: Observer | None = None, place: Place | Non
 
 
 def go_on(
-    resolved: Resolved, place: Place, kept: KeptRun, observer: Observer | None = None
+    resolved: Resolved, place: Place, folder: Path, observer: Observer | None = None
 ) -> Result:
     """Go on with a run that was stopped, from its last snapshot; without one, from the beginning.
+
+    The run counts as running only once its snapshot has been taken up.
 
     Args:
         resolved: the configuration that the run was started with.
         place: where it is recorded.
-        kept: the run, opened again.
+        folder: of the run.
         observer: is told how far it is.
 
     Raises:
         ClManifoldError: anything that a user can correct.
     """
     trial = Trial(resolved, observer)
-    path = kept.path / snapshot.FILE
-    if path.exists():
-        trial.thaw(snapshot.load(path))
-    return _finished(trial, place, kept)
+    _take_up(trial, folder)
+    return _finished(trial, place, keeping.go_on(place.store, folder, trial.observer.say))
 
 
 def own_place(resolved: Resolved) -> Place:
@@ -83,6 +91,8 @@ def _finished(trial: Trial, place: Place, kept: KeptRun) -> Result:
     except BaseException as error:
         try:
             _end_of_stopped(trial, kept, place)
+        except ClManifoldError as problem:  # must not hide why the run stopped
+            watcher.say(f"the stopped run has no report: {problem}")
         finally:
             kept.finish("FAILED" if isinstance(error, Exception) else "KILLED")
         raise
@@ -92,14 +102,20 @@ def _finished(trial: Trial, place: Place, kept: KeptRun) -> Result:
 
 def _end_of_stopped(trial: Trial, kept: KeptRun, place: Place) -> None:
     """The report over finished tasks, from the snapshot: the strategy may be in the middle."""
-    path = kept.path / snapshot.FILE
-    if path.exists():
+    if (kept.path / snapshot.FILE).exists():
         trial = Trial(trial.resolved, Silence())
-        trial.thaw(snapshot.load(path))
+        _take_up(trial, kept.path)
     if trial.progress.done:
         recorder = Recorder(kept, place.title)
         recorder.task(trial, trial.progress.done - 1)
         recorder.end(trial)
+
+
+def _take_up(trial: Trial, folder: Path) -> None:
+    """Go on where the snapshot in a folder was taken; from the beginning where there is none."""
+    path = folder / snapshot.FILE
+    if path.exists():
+        trial.thaw(snapshot.load(path))
 
 
 @contextmanager

@@ -40,10 +40,10 @@ class KeptRun:
         run: writes it; its `run_id` is `local-…` where the store gave no id in time.
     """
 
-    def __init__(self, store: Store, folder: RunFolder, say: Say) -> None:
-        """Begin to send what the folder holds."""
+    def __init__(self, store: Store, folder: RunFolder, fresh: bool, say: Say) -> None:
+        """Begin to send what the folder holds; fresh: nobody can have sent any of it before."""
         self._folder, self._say, self._told = folder, say, False
-        self._sender = Sender(store.client, folder, say)
+        self._sender = Sender(store.client, folder, fresh, say)
         run_id = self._sender.wait_for_id(PATIENCE) or local_id(folder)
         self._client = FolderClient(folder, store.client.tracking_uri)
         self.run = TrackedRun(self._client, store.experiment_id, run_id)
@@ -52,11 +52,6 @@ class KeptRun:
     def path(self) -> Path:
         """The folder of the run."""
         return self._folder.path
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """The tags so far."""
-        return self._folder.tags()
 
     def group(self) -> AbstractContextManager[None]:
         """What is written inside is kept and sent as one."""
@@ -76,10 +71,6 @@ class KeptRun:
         """Close the run; waits for the store as long as it keeps answering."""
         self.run.finish(status)
         self._sender.close(PATIENCE)
-
-
-def say_nothing(sentence: str) -> None:
-    """Say nothing."""
 
 
 def start(
@@ -115,7 +106,7 @@ def start(
             time=int(time() * 1000),
         ),
     )
-    return KeptRun(store, folder, say)
+    return KeptRun(store, folder, True, say)
 
 
 def adopt(store: Store, run_id: str, say: Say) -> KeptRun:
@@ -131,7 +122,7 @@ def adopt(store: Store, run_id: str, say: Say) -> KeptRun:
         run_id=run_id,
         time=int(time() * 1000),
     )
-    return KeptRun(store, create(folders_of(store), beginning), say)
+    return KeptRun(store, create(folders_of(store), beginning), False, say)
 
 
 def go_on(store: Store, path: Path, say: Say) -> KeptRun:
@@ -142,7 +133,7 @@ def go_on(store: Store, path: Path, say: Say) -> KeptRun:
     """
     folder = reopen(path)
     folder.append({"tags": process_tags(), "status": ("RUNNING", int(time() * 1000))})
-    return KeptRun(store, folder, say)
+    return KeptRun(store, folder, False, say)
 
 
 @dataclass(frozen=True)

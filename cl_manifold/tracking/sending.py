@@ -189,19 +189,20 @@ class Sender:
     not sent by then is sent by a later command.
     """
 
-    def __init__(self, client: MlflowClient, folder: RunFolder, say: Say) -> None:
+    def __init__(self, client: MlflowClient, folder: RunFolder, fresh: bool, say: Say) -> None:
         """Begin to send.
 
         Args:
             client: of the store.
             folder: of the run.
+            fresh: nobody can have sent anything of it before.
             say: is told where the store does not answer, and when it does again.
         """
         self._client, self.folder, self._say = client, folder, say
         self._name = public(client.tracking_uri)
         self._told = False
         self._closing = threading.Event()
-        self._sure = folder.run_id is None
+        self._sure = fresh
         self._twins = False
         self._thread = threading.Thread(target=self._run, name="cl-manifold sender", daemon=True)
         self._thread.start()

@@ -134,6 +134,20 @@ def test_a_stopped_run_goes_on_as_the_same_one(store: Store, begin: Any, said: l
     assert said == []
 
 
+def test_a_run_whose_id_was_not_noted_goes_on_without_a_twin(
+    store: Store, begin: Any, said: list[str]
+) -> None:
+    """The process died after the store had made the run, and the next command could not look."""
+    kept = begin()
+    write(kept, 0)
+    kept.finish("KILLED")
+    (kept.path / "sent.json").unlink()
+    again = keeping.go_on(store, kept.path, said.append)
+    write(again, 0, 1)
+    end(again)
+    assert_whole(store, 2)
+
+
 class Broken:
     """Breaks calls of MLflow's client for a while."""
 

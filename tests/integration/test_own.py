@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 
 from cl_manifold.cli import main
 from cl_manifold.experiments.recording import Recorder
@@ -87,7 +88,11 @@ def test_they_are_compared_and_tuned(call: Call) -> None:
     assert result["tuned"]["my_strategy:Anchored"]["strategy.pull"] in (0.001, 0.01, 0.1)
 
 
-def test_they_are_resumed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def runs_of(folder: Path) -> list[Any]:
+    return list(MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db").search_runs(["1"]))
+
+
+def test_they_are_resumed(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("my_stream:Shifted", "--strategy", "my_strategy:Anchored", *TINY)
     code, text = call("run", *words, "--json")
     assert code == 0
@@ -103,6 +108,13 @@ def test_they_are_resumed(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
         stopping.setattr(Recorder, "task", stop)
         assert call("run", *words, "--seed", "0")[0] == 1
     assert calls[:2] == [0, 1]
+    [folder] = (tmp_path / "mlruns" / ".runs").iterdir()
+    kept = (folder / "snapshot.safetensors").read_bytes()
+    (folder / "snapshot.safetensors").write_bytes(kept[:-1])
+    assert call("resume")[0] == 1
+    [run] = [r for r in runs_of(tmp_path) if r.info.run_id != whole["run_id"]]
+    assert run.info.status == "KILLED", "what cannot be taken up does not count as running"
+    (folder / "snapshot.safetensors").write_bytes(kept)
     code, text = call("resume", "--json")
     assert code == 0
     resumed = json.loads(text)
