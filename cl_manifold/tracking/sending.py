@@ -29,6 +29,9 @@ SILENCE = 10.0
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Seconds between attempts; the last for all further ones."""
 
+LAST_TRY = 5.0
+"""Seconds that a run waits at its end for a store that took nothing before."""
+
 _MOST = 900
 """Points that MLflow takes at once."""
 
@@ -201,7 +204,7 @@ class Sender:
         self._client, self.folder, self._say = client, folder, say
         self._name = public(client.tracking_uri)
         self._told = False
-        self._closing = threading.Event()
+        self._closing, self._hurry = threading.Event(), threading.Event()
         self._sure = fresh
         self._twins = False
         self._thread = threading.Thread(target=self._run, name="cl-manifold sender", daemon=True)
@@ -227,8 +230,12 @@ class Sender:
             return self.folder.run_id
 
     def close(self, seconds: float) -> None:
-        """Send the rest, for as long as the store keeps answering, and let go of the folder."""
-        if not self.wait(min(seconds, 2.0) if self._told else seconds):
+        """Send the rest, for as long as the store keeps answering, and let go of the folder.
+
+        A store that took nothing so far is tried once more, at once.
+        """
+        self._hurry.set()
+        if not self.wait(min(seconds, LAST_TRY) if self._told else seconds):
             folder = self.folder
             left = len(folder.unsent())
             self._say(
@@ -236,6 +243,7 @@ class Sender:
                 f"{self._name} yet; they are kept in {folder.path}, and the next command sends them"
             )
         self._closing.set()
+        self._hurry.set()
         with self.folder.changed:
             self.folder.changed.notify_all()
         self.folder.close()
@@ -258,7 +266,8 @@ class Sender:
             except STORE_FAILURES as error:
                 self._sure, self._twins = False, self._twins or self.folder.run_id is None
                 self._trouble(reason(error))
-                self._closing.wait(PAUSES[min(failures, len(PAUSES) - 1)])
+                self._hurry.wait(PAUSES[min(failures, len(PAUSES) - 1)])
+                self._hurry.clear()
                 failures += 1
             else:
                 failures, self._sure = 0, True
