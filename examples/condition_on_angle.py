@@ -10,11 +10,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cl_manifold import Fourier
-from cl_manifold.conditioning.transforms import rotate_each
 from cl_manifold.manifold.module import ManifoldModule
 from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.networks import mlp
-from cl_manifold.streams import load_digits
+from cl_manifold.streams import load_digits, rotate_each
 
 STEPS, BATCH = 600, 64
 

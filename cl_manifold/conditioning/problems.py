@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
-from cl_manifold.conditioning.transforms import add_noise_each, rotate_each
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Basis, Bernstein, Circle, Fourier, Interval, Product, TensorProduct
 from cl_manifold.geometry.quadrature import combined
 from cl_manifold.geometry.topology import Topology
+from cl_manifold.streams import add_noise_each, rotate_each
 
 Range = tuple[float, float]
 

@@ -8,6 +8,7 @@ from cl_manifold.streams.benchmark import (
     TaskStream,
 )
 from cl_manifold.streams.builders import StreamOptions, noisy, permuted, rotated
+from cl_manifold.streams.continuum import FAMILIES, Axis, Continuum
 from cl_manifold.streams.hidden import recurring
 from cl_manifold.streams.images import ImageSet, load_digits, load_mnist, validation_split
 from cl_manifold.streams.named import (
@@ -24,6 +25,7 @@ from cl_manifold.streams.named import (
     split_digits,
     split_mnist,
 )
+from cl_manifold.streams.pictures import load_folder, load_pictures
 from cl_manifold.streams.protocols import (
     gpm_permuted_mnist,
     mammoth_permuted_mnist,
@@ -38,14 +40,19 @@ from cl_manifold.streams.suite import VARIANTS, ctrl
 from cl_manifold.streams.transforms import (
     add_background,
     add_noise,
+    add_noise_each,
     permute_pixels,
     rotate,
+    rotate_each,
     texture,
 )
 
 __all__ = [
+    "FAMILIES",
     "VARIANTS",
+    "Axis",
     "ContextExperience",
+    "Continuum",
     "HiddenKind",
     "ImageDataset",
     "ImageSet",
@@ -54,12 +61,15 @@ __all__ = [
     "TaskStream",
     "add_background",
     "add_noise",
+    "add_noise_each",
     "ctrl",
     "ctrl_digits",
     "ctrl_mnist",
     "gpm_permuted_mnist",
     "load_digits",
+    "load_folder",
     "load_mnist",
+    "load_pictures",
     "mammoth_permuted_mnist",
     "mammoth_rotated_mnist",
     "noisy",
@@ -73,6 +83,7 @@ __all__ = [
     "recurring_digits",
     "recurring_mnist",
     "rotate",
+    "rotate_each",
     "rotated",
     "rotated_at_random",
     "rotated_digits",

@@ -1,6 +1,6 @@
 """Task streams as Avalanche benchmarks whose experiences carry their contexts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, final
 
@@ -29,6 +29,9 @@ return: its hidden task was visited before.
 related: its hidden task is new, but made from an earlier one by a new background or new labels.
 first: its hidden task is new, and nothing is said about its relation to earlier ones.
 """
+
+Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]
+"""So many samples, drawn anew: normalised images, their classes, a context for each."""
 
 
 @final
@@ -94,6 +97,8 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
         hidden_task: number of the hidden task, equal for all its visits; None where nothing is
             hidden.
         hidden_kind: how the experience relates to earlier ones; None where nothing is hidden.
+        draw: makes training samples, each at a context of its own; None where the samples are
+            those of the data set.
     """
 
     context: Float64[Tensor, " dim"]
@@ -108,12 +113,14 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
         task_label: int | None = None,
         hidden_task: int | None = None,
         hidden_kind: HiddenKind | None = None,
+        draw: Draw | None = None,
     ) -> None:
         super().__init__(dataset=_as_avalanche(images, task_label))
         if context is not None:
             self.context = context
         self.context_name = context_name
         self.hidden_task, self.hidden_kind = hidden_task, hidden_kind
+        self.draw = draw
         self.classes_in_this_experience: list[int] = images.targets.unique().tolist()
         self.task_label = 0 if task_label is None else task_label
         self.task_labels = [self.task_label]
@@ -150,6 +157,8 @@ class StreamFacts:
         digest: short hash of the images the stream is made from.
         groups: the classes in groups, where of a sample only the outputs of its own group count,
             in training and in testing (the task is known); None where all outputs count.
+        trained: for each coordinate of a context the range that training samples are drawn from,
+            all at once; None where there is one experience per task.
     """
 
     name: str
@@ -159,6 +168,7 @@ class StreamFacts:
     input_shape: tuple[int, int, int]
     digest: str
     groups: tuple[tuple[int, ...], ...] | None = None
+    trained: tuple[tuple[float, float], ...] | None = None
 
 
 @final
@@ -167,8 +177,9 @@ class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
 
     Args:
         facts: what the stream is; each fact is also an attribute of the stream.
-        train: one experience per task, in the order they are learned.
-        test: the same tasks with test images.
+        train: one experience per task, in the order they are learned; or a single one that draws
+            from all contexts at once.
+        test: the same tasks with test images; or some of those contexts.
         unseen: test images at contexts that no task has; may be empty.
     """
 
@@ -189,10 +200,15 @@ class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
         self.name, self.description = facts.name, facts.description
         self.topology, self.digest = facts.topology, facts.digest
         self.classes, self.input_shape = facts.classes, facts.input_shape
-        self.groups = facts.groups
+        self.groups, self.trained = facts.groups, facts.trained
+
+    @property
+    def at_once(self) -> bool:
+        """Whether there are no tasks, but all contexts are trained at once."""
+        return self.trained is not None
 
     def contexts(self) -> Float[Tensor, "tasks dim"]:
-        """The contexts of the tasks in the order they are learned (float64).
+        """The contexts that are tested: of the tasks, in the order they are learned (float64).
 
         Raises:
             ContextError: the stream hides its tasks.
@@ -202,7 +218,7 @@ class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
                 f"the experiences of {self.name} carry no contexts; infer them, or choose a "
                 "stream whose experiences carry theirs"
             )
-        return torch.stack([experience.context for experience in self.train_stream])
+        return torch.stack([experience.context for experience in self.test_stream])
 
     def hidden_tasks(self) -> list[int] | None:
         """The hidden task of every experience, for scoring only; None where nothing is hidden."""

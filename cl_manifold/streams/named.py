@@ -28,7 +28,7 @@ def rotated_digits(
     download: bool = False,
 ) -> TaskStream:
     """Small digits at 12 angles around the circle; needs no data files."""
-    return rotated(_held_out(load_digits(), holdout), options)
+    return rotated(held_out(load_digits(), holdout), options)
 
 
 def permuted_digits(
@@ -38,7 +38,7 @@ def permuted_digits(
     download: bool = False,
 ) -> TaskStream:
     """Small digits under 10 pixel permutations; needs no data files."""
-    return permuted(_held_out(load_digits(), holdout), options)
+    return permuted(held_out(load_digits(), holdout), options)
 
 
 def split_digits(
@@ -48,7 +48,7 @@ def split_digits(
     download: bool = False,
 ) -> TaskStream:
     """Small digits, two classes at a time; needs no data files."""
-    return split(_held_out(load_digits(), holdout), options)
+    return split(held_out(load_digits(), holdout), options)
 
 
 def noisy_digits(
@@ -58,7 +58,7 @@ def noisy_digits(
     download: bool = False,
 ) -> TaskStream:
     """Small digits under 5 levels of noise; needs no data files."""
-    return noisy(_held_out(load_digits(), holdout), options)
+    return noisy(held_out(load_digits(), holdout), options)
 
 
 def rotated_mnist(
@@ -108,7 +108,7 @@ def recurring_digits(
     download: bool = False,
 ) -> TaskStream:
     """12 visits to 5 hidden tasks made of small digits; needs no data files."""
-    return recurring(_held_out(load_digits(), holdout), options)
+    return recurring(held_out(load_digits(), holdout), options)
 
 
 def ctrl_digits(
@@ -118,7 +118,7 @@ def ctrl_digits(
     download: bool = False,
 ) -> TaskStream:
     """A suite like CTrL made of small digits, `options.variant` says which; needs no data files."""
-    return ctrl(_held_out(load_digits(), holdout), options)
+    return ctrl(held_out(load_digits(), holdout), options)
 
 
 def recurring_mnist(
@@ -153,10 +153,15 @@ def mnist_images(data_dir: Path | None, holdout: str, download: bool) -> ImageSe
             "no data folder given, but MNIST streams need one; pass --data-dir FOLDER, "
             "where FOLDER/MNIST/raw holds the four *-ubyte files (torchvision's layout)"
         )
-    return _held_out(load_mnist(data_dir, download=download), holdout)
+    return held_out(load_mnist(data_dir, download=download), holdout)
 
 
-def _held_out(images: ImageSet, holdout: str) -> ImageSet:
+def held_out(images: ImageSet, holdout: str) -> ImageSet:
+    """The images with their test part, or with a validation part in its place.
+
+    Raises:
+        ConfigError: there is no such holdout.
+    """
     if holdout not in HOLDOUTS:
         raise ConfigError(
             f"holdout is {holdout!r}, but must be one of {', '.join(HOLDOUTS)}; use validation "

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cl_manifold.conditioning.transforms import add_noise_each, rotate_each
-from cl_manifold.streams import rotate
+from cl_manifold.streams import add_noise_each, rotate, rotate_each
 
 
 def test_each_image_turns_by_its_own_angle() -> None:
