@@ -11,21 +11,31 @@ from typing import Any
 
 import click
 
-from cl_manifold.cli.conditioning import names, whole_numbers
 from cl_manifold.cli.options import option_layers, store_options
-from cl_manifold.errors import public
+from cl_manifold.errors import ConfigError, public
 
-STRATEGIES = "weight-manifold,separate,joint,joint-concat,concat,replay,online-ewc,naive,random"
+
+def whole_numbers(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
+    """`0,1,2` as numbers."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ConfigError(f"--seeds got {text!r}, but needs whole numbers such as 0,1,2") from None
+
+
+def names(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    """`a,b` as names."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @click.command()
 @click.argument("stream", required=False)
 @click.option(
     "--strategies",
-    default=STRATEGIES,
+    default="",
     callback=names,
     metavar="A,B,C",
-    help="NAME, NAME:TOPOLOGY or NAME:inferred (contexts inferred at test).",
+    help="NAME, NAME:TOPOLOGY or NAME:inferred (contexts inferred at test). [by stream]",
 )
 @click.option("--seeds", default="0,1,2", callback=whole_numbers, metavar="0,1,2")
 @click.option("--jobs", type=int, help="Runs at once. [2, or 1 on one core]")
@@ -75,6 +85,7 @@ def compare(
       cl-manifold compare
       cl-manifold compare permuted-digits --strategies weight-manifold,ewc,naive --seeds 0,1
       cl-manifold compare --strategies weight-manifold,weight-manifold:spline --tune
+      cl-manifold compare rotation --set training.steps=1000
       cl-manifold compare rotated-mnist --data-dir data --jobs 4 --engine ray
     """  # noqa: D301
     how = {key: options.pop(key) for key in ("engine", "tune", "fresh")}
@@ -83,8 +94,11 @@ def compare(
     from cl_manifold.cli.display import console
     from cl_manifold.comparison.entries import parse_entries
     from cl_manifold.comparison.processes import begin_loading
+    from cl_manifold.experiments.config import names_of
+    from cl_manifold.experiments.fitting import usual_strategies
 
-    entries = parse_entries(strategies)
+    chosen = names_of([values for _, values in layers])["stream"]
+    entries = parse_entries(strategies or usual_strategies(chosen))
     signal.signal(signal.SIGTERM, _stop)
     if how["engine"] == "processes":
         begin_loading()

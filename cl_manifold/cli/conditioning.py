@@ -9,21 +9,8 @@ from typing import Any
 
 import click
 
+from cl_manifold.cli.comparing import names, whole_numbers
 from cl_manifold.cli.options import resolve_options, store_options
-from cl_manifold.errors import ConfigError
-
-
-def whole_numbers(context: click.Context, option: click.Parameter, text: str) -> tuple[int, ...]:
-    """`0,1,2` as numbers."""
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ConfigError(f"--seeds got {text!r}, but needs whole numbers such as 0,1,2") from None
-
-
-def names(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
-    """`a,b` as names."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 @click.command()

@@ -73,13 +73,15 @@ class Display:
 
     def begin(self, stream: Any, config: Any) -> None:
         """Announce what is about to happen."""
-        self._total, self._epochs = len(stream.train_stream), config.training.epochs
+        self._total, self._epochs = len(stream.test_stream), config.training.epochs
+        what = "contexts at once" if stream.at_once else "experiences"
         console().print(
             f"[bold]{config.strategy.name}[/] on [bold]{stream.name}[/]: "
-            f"{self._total} experiences, seed {config.seed}"
+            f"{self._total} {what}, seed {config.seed}"
         )
+        rounds = len(stream.train_stream) * self._epochs
         self._bar = self._progress.add_task(
-            "measuring the untrained network", total=self._total * self._epochs, state=""
+            "measuring the untrained network", total=rounds, state=""
         )
 
     def task(self, experience: int, name: str) -> None:

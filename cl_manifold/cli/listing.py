@@ -25,17 +25,19 @@ def strategies(as_json: bool) -> None:
 
 @click.command()
 @click.argument("stream", default="rotated-digits")
-@click.option("--strategy", default="weight-manifold", metavar="NAME", help="Strategy.")
+@click.option("--strategy", metavar="NAME", help="Strategy. [the stream's usual one]")
 @click.option("--network", default="mlp", metavar="NAME", help="Network.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def settings(stream: str, strategy: str, network: str, as_json: bool) -> None:
+def settings(stream: str, strategy: str | None, network: str, as_json: bool) -> None:
     """List the settings that a run of STREAM has: key, default, range, meaning.
 
     Defaults are those in effect: the stream's, and the strategy's on this stream.
     """
     from cl_manifold.experiments.config import fields_of, resolve
+    from cl_manifold.experiments.fitting import usual_strategy
     from cl_manifold.options import range_text
 
+    strategy = strategy or usual_strategy(stream)
     names = {"stream.name": stream, "strategy.name": strategy, "network.name": network}
     values = {key: value for key, value, _ in resolve([("command line", names)]).rows()}
     rows = [

@@ -43,11 +43,11 @@ def run_options(command: F) -> F:
     """Everything that decides a run."""
     for option in reversed(
         [
-            click.option("--strategy", metavar="NAME", help="Strategy. [weight-manifold]"),
+            click.option("--strategy", metavar="NAME", help="Strategy. [the stream's usual one]"),
             click.option(
                 "--topology",
                 metavar="KIND",
-                help="circle, interval, spline, torus, simplex or codes. [the stream's]",
+                help="circle, interval, spline, torus, cylinder, simplex or codes. [the stream's]",
             ),
             click.option("--seed", type=int, help="Seed of everything random. [0]"),
             click.option("--epochs", type=int, help="Epochs per experience. [the stream's]"),

@@ -98,6 +98,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     """One plan per topology, on the contexts of the configured stream."""
     from cl_manifold.contexts.plan import plan as plan_topology
     from cl_manifold.experiments.names import STREAMS, load, lookup
+    from cl_manifold.experiments.settings import ContinuumSettings
     from cl_manifold.experiments.topologies import build_basis
     from cl_manifold.manifold.layout import layout_of
     from cl_manifold.strategies.methods.weight_manifold import WeightManifoldMethod
@@ -105,6 +106,11 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     from cl_manifold.streams.contexts import planned_stream
 
     chosen = config.stream
+    if isinstance(chosen, ContinuumSettings):
+        raise ConfigError(
+            f"plan is about tasks that come one after the other, but {chosen.name} trains all "
+            "contexts at once; choose a stream of tasks such as rotated-digits"
+        )
     stream = planned_stream(
         load(lookup("stream", STREAMS, chosen.name).target),
         StreamOptions(

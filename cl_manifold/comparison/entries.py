@@ -6,12 +6,12 @@ from typing import Any
 
 from cl_manifold.errors import ConfigError
 from cl_manifold.experiments.config import (
-    NAMES,
     SHARED,
     Layers,
     Resolved,
     Values,
     fields_of,
+    names_of,
     resolve,
 )
 from cl_manifold.experiments.names import STRATEGIES, TOPOLOGIES, lookup, unknown
@@ -126,10 +126,7 @@ def known_keys(entry: Entry, layers: Layers) -> set[str]:
     Raises:
         ConfigError: an unknown name.
     """
-    given = [*(values for _, values in layers), entry.values]
-    named = {key: value for values in given for key, value in values.items()}
-    names = {section: str(named.get(f"{section}.name", usual)) for section, usual in NAMES.items()}
-    return set(fields_of(**names))
+    return set(fields_of(**names_of([*(values for _, values in layers), entry.values])))
 
 
 def of_strategies(key: str) -> bool:

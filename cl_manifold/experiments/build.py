@@ -13,7 +13,12 @@ from torch import nn
 from cl_manifold.errors import ConfigError
 from cl_manifold.experiments.config import RunConfig
 from cl_manifold.experiments.names import STREAMS, load, lookup
-from cl_manifold.experiments.settings import OwnStream, StreamSettings
+from cl_manifold.experiments.settings import (
+    ContinuumSettings,
+    OwnStream,
+    StepTraining,
+    StreamSettings,
+)
 from cl_manifold.experiments.topologies import build_basis
 from cl_manifold.strategies import (
     ActiveOutputs,
@@ -29,13 +34,18 @@ OPTIMIZERS: Mapping[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SG
 """By training.optimizer; called with parameters and learning rate."""
 
 
-def build_stream(config: StreamSettings, data_dir: Path | None, seed: int) -> TaskStream:
+def build_stream(
+    config: StreamSettings | ContinuumSettings, data_dir: Path | None, seed: int
+) -> TaskStream:
     """The stream of that name.
 
     Raises:
         ConfigError: the options do not fit the data.
         DataError: data files are missing.
     """
+    make = load(lookup("stream", STREAMS, config.name).target)
+    if isinstance(config, ContinuumSettings):
+        return make(config.images, config.test_samples, data_dir, config.holdout, config.download)
     options = StreamOptions(
         contexts=config.contexts,
         samples=config.samples,
@@ -44,7 +54,6 @@ def build_stream(config: StreamSettings, data_dir: Path | None, seed: int) -> Ta
         variant=config.variant,
         seed=seed,
     )
-    make = load(lookup("stream", STREAMS, config.name).target)
     if isinstance(config, OwnStream):
         stream = config.build(options, data_dir)
     else:
@@ -116,7 +125,9 @@ def setting_of(
             "plugins": [*shared, *plugins],
         },
         seed=config.seed,
+        steps=training.steps if isinstance(training, StepTraining) else None,
         network_for=network_for,
+        another=lambda: config.network.build(stream.input_shape, stream.classes),
         optimizer_for=optimizer_for,
         basis_on=partial(build_basis, topology, seed=config.seed),
         topology_kind=topology.kind,

@@ -16,10 +16,13 @@ from typing import Any, TypeVar
 from pydantic.fields import FieldInfo
 
 from cl_manifold.errors import ConfigError, public
+from cl_manifold.experiments.fitting import check_fit, usual_strategy
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, load, lookup, unknown
 from cl_manifold.experiments.settings import (
+    ContinuumSettings,
     OwnStream,
     RunSettings,
+    StepTraining,
     StreamSettings,
     TopologyOptions,
     TrainingOptions,
@@ -49,10 +52,10 @@ class RunConfig:
         topology: as it is by default, like `contexts`, where the strategy does not read it.
     """
 
-    stream: StreamSettings
+    stream: StreamSettings | ContinuumSettings
     network: Network
     strategy: Method
-    training: TrainingOptions
+    training: TrainingOptions | StepTraining
     topology: TopologyOptions
     contexts: ContextOptions
     seed: int
@@ -88,19 +91,30 @@ def flat(config: RunConfig) -> dict[str, Any]:
     return values
 
 
+def names_of(layers: Sequence[Values]) -> dict[str, str]:
+    """Stream, network and strategy: the last value of each, else the usual one."""
+    named = {key: str(value) for layer in layers for key, value in layer.items()}
+    usual = NAMES | {"strategy": usual_strategy(named.get("stream.name", NAMES["stream"]))}
+    return {section: named.get(f"{section}.name", name) for section, name in usual.items()}
+
+
 def sections_of(stream: str, network: str, strategy: str) -> dict[str, type[Options]]:
     """The settings that there are for these names, by section; those of the run itself are "".
 
     Raises:
-        ConfigError: an unknown name, or an object that is not what its place needs.
+        ConfigError: an unknown name, an object that is not what its place needs, or a strategy
+            that does not fit the stream.
     """
     method = kind_of("strategy", STRATEGIES, strategy, Method)
+    settings = _settings_of_stream(stream)
+    at_once = issubclass(settings, ContinuumSettings)
+    check_fit(stream, at_once, strategy, method)
     sections: dict[str, type[Options]] = {
         "": RunSettings,
-        "stream": _settings_of_stream(stream),
+        "stream": settings,
         "network": kind_of("network", NETWORKS, network, Network),
         "strategy": method,
-        "training": TrainingOptions,
+        "training": StepTraining if at_once else TrainingOptions,
     }
     return sections | {name: SHARED[name] for name in method.reads}
 
@@ -125,7 +139,7 @@ def _settings_of_stream(name: str) -> type[Options]:
     """A stream that is a class has fields of its own; all functions share theirs."""
     item = lookup("stream", STREAMS, name)
     if item is STREAMS.get(name):
-        return StreamSettings
+        return ContinuumSettings if item.at_once else StreamSettings
     found = load(item.target)
     return found if isclass(found) and issubclass(found, OwnStream) else StreamSettings
 
@@ -139,7 +153,7 @@ def resolve(layers: Layers) -> Resolved:
     Raises:
         ConfigError: an unknown key, name or a value of the wrong type or range.
     """
-    names = {section: _named(f"{section}.name", layers, usual) for section, usual in NAMES.items()}
+    names = names_of([values for _, values in layers])
     sections = sections_of(**names)
     known = dict(_fields(sections))
     for source, values in layers:
@@ -204,11 +218,6 @@ def _unknown_key(key: str, known: Mapping[str, Any], names: Mapping[str, str]) -
 
 def _settings_of(strategy: str) -> Mapping[str, Any]:
     return kind_of("strategy", STRATEGIES, strategy, Method).model_fields
-
-
-def _named(key: str, layers: Layers, usual: str) -> str:
-    """The last value of a key that every layer may set."""
-    return str(next((layer[key] for _, layer in reversed(layers) if key in layer), usual))
 
 
 def _part(values: Values, section: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Recorder:
         """Figures, result and report over the finished tasks."""
         result = result_of(trial, self.run.run_id)
         config, stream, progress = trial.config, trial.stream, trial.progress
-        sentence = result.sentence(config.topology.kind, len(stream.train_stream))
+        sentence = result.sentence(config.topology.kind, len(stream.test_stream))
         figures = _figures(trial)
         with self._kept.group():
             self.run.log_json(result.as_dict(), "result.json")

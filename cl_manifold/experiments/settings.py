@@ -16,6 +16,9 @@ else:  # Avalanche takes seconds to load
 Level = Annotated[int, Field(ge=0, le=1000)]
 Size = Annotated[int, Field(ge=1, le=10_000)]
 
+REPORTS = 20
+"""How often training on all contexts at once reports how far it is, at most."""
+
 
 class StreamSettings(Options):
     """Which experiences there are."""
@@ -34,6 +37,21 @@ class StreamSettings(Options):
     """Which stream of the suite `ctrl`."""
     holdout: Literal["test", "validation"] = "test"
     """Validation: tests on the last training samples, for tuning."""
+    download: bool = False
+    """Whether missing files may be fetched."""
+
+
+class ContinuumSettings(Options):
+    """What a stream of all contexts at once is made of."""
+
+    name: str = "rotation"
+    """One of `cl-manifold streams`."""
+    images: str = "digits"
+    """Images that contexts change: digits, mnist, or a folder with a folder of images per class."""
+    test_samples: Count = 2000
+    """Test images at each context, at most."""
+    holdout: Literal["test", "validation"] = "test"
+    """Validation: tests on training images, for tuning."""
     download: bool = False
     """Whether missing files may be fetched."""
 
@@ -64,15 +82,13 @@ class TopologyOptions(Options):
     """Functions of a spline, dimensions of codes."""
 
 
-class TrainingOptions(Options):
-    """How one experience is trained.
+class _Training(Options):
+    """How a network is trained, whatever it is trained on.
 
     One thread is the default because the order of summation, and with it the last digit, depends
     on their number; small networks gain nothing from more.
     """
 
-    epochs: Annotated[int, Field(ge=1, le=10**6)] = 2
-    """Passes over the samples of an experience."""
     batch_size: Count = 32
     """Samples per step."""
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -81,12 +97,36 @@ class TrainingOptions(Options):
     """Of the first step."""
     decay: bool = True
     """Whether the rate falls linearly to zero over an experience."""
-    evaluate_every: Annotated[int, Field(ge=0, le=10**6)] = 0
-    """Experiences between evaluations on the whole stream; 0: every one, up to 20 in all."""
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     """Threads of torch."""
     device: str = "cpu"
     """Device of torch, such as cpu or cuda."""
+
+
+class TrainingOptions(_Training):
+    """How one experience is trained."""
+
+    epochs: Annotated[int, Field(ge=1, le=10**6)] = 2
+    """Passes over the samples of an experience."""
+    evaluate_every: Annotated[int, Field(ge=0, le=10**6)] = 0
+    """Experiences between evaluations on the whole stream; 0: every one, up to 20 in all."""
+
+
+class StepTraining(_Training):
+    """How all contexts are trained at once: samples are drawn anew, so that there are no epochs."""
+
+    steps: Count = 400
+    """Training steps, each on samples and contexts drawn anew."""
+
+    @property
+    def epochs(self) -> int:
+        """How often training reports how far it is, up to 20 times: every ⌈steps / 20⌉ steps."""
+        return -(-self.steps // -(-self.steps // REPORTS))
+
+    @property
+    def evaluate_every(self) -> int:
+        """There is one evaluation, at the end."""
+        return 0
 
 
 class RunSettings(Options):

@@ -65,6 +65,19 @@ def product_of_circles(config: TopologyOptions, space: Topology, seed: int) -> B
     return TensorProduct(*(Fourier(config.harmonics, _length(f)) for f in factors))
 
 
+def cylinder(config: TopologyOptions, space: Topology, seed: int) -> Basis:
+    """Products of harmonics on every circle and polynomials on every interval."""
+    factors = space.factors if isinstance(space, Product) else (Circle(), Interval())
+    return TensorProduct(
+        *(
+            Fourier(config.harmonics, factor.period)
+            if isinstance(factor, Circle)
+            else Bernstein(config.degree, *_ends(factor))
+            for factor in factors
+        )
+    )
+
+
 def simplex(config: TopologyOptions, space: Topology, seed: int) -> Basis:
     """One vertex per task."""
     return Vertices(_tasks("simplex", space))
@@ -109,4 +122,6 @@ def _article(space: Topology) -> str:
 def _advice(space: Topology) -> str:
     if isinstance(space, Simplex):
         return "choose --topology simplex or codes"
+    if isinstance(space, Product) and any(isinstance(f, Interval) for f in space.factors):
+        return "choose --topology cylinder"
     return "choose --topology torus" if space.dim > 1 else "choose --topology circle or interval"

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.supervised import JointTraining
 
 from cl_manifold import __version__, metrics
 from cl_manifold.contexts import TaskRecord
@@ -58,8 +57,9 @@ class Trial:
         self.accuracy, self.evaluator = AccuracyPlugin(), _evaluator()
         plugins = [self.accuracy, FiniteLossPlugin(self.observer)]
         self.strategy = build_strategy(config, self.stream, self.network, plugins, self.evaluator)
-        count, unseen = len(self.stream.train_stream), len(self.stream.unseen_stream)
-        self.progress = nothing_yet(count, unseen, isinstance(self.strategy, JointTraining))
+        count, unseen = len(self.stream.test_stream), len(self.stream.unseen_stream)
+        at_once = config.strategy.at_once or self.stream.at_once
+        self.progress = nothing_yet(count, unseen, at_once)
         self._world, self._trust = self._named(), Trust(own_packages(config))
 
     @property
@@ -177,7 +177,7 @@ class Trial:
     def _all(self) -> int:
         """Everything at once: there is only a last row."""
         self.observer.task(0, "all contexts")
-        last = len(self.stream.train_stream) - 1
+        last = len(self.stream.test_stream) - 1
         seconds = self._train(self.stream.train_stream)
         matrix, unseen = self._evaluated(last, full=True)
         each = seconds / (last + 1)
@@ -230,7 +230,7 @@ class Trial:
 
     def _record(self, step: int, before: float | None, after: float, seconds: float) -> TaskRecord:
         """The record of a task, with its accuracies before and after training."""
-        experience, plugin = self.stream.train_stream[step], self.manifold
+        experience, plugin = self.stream.test_stream[step], self.manifold
         trace = plugin.traces[step] if plugin else None
         manifold = plugin.manifold if plugin else None
         stored = self.config.strategy.stored(self.strategy, self.stream.input_shape)

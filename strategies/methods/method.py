@@ -67,7 +67,9 @@ class Setting:
         shared: of Avalanche's templates: model, optimizer, criterion, sizes, device, evaluator,
             plugins.
         seed: of everything random.
+        steps: training steps in all, where all contexts are trained at once; None: epochs.
         network_for: a network of the same kind, from the same seed, for other shapes of inputs.
+        another: a further network, initialised by torch's random numbers as they go on.
         optimizer_for: a new optimizer of a network, of the same kind and rate.
         basis_on: the basis that the settings name, on a topology.
         topology_kind: its name.
@@ -78,7 +80,9 @@ class Setting:
     network: Module
     shared: Mapping[str, Any]
     seed: int
+    steps: int | None
     network_for: Callable[[tuple[int, ...]], Module]
+    another: Callable[[], Module]
     optimizer_for: Callable[[Module], Optimizer]
     basis_on: Callable[[Topology], Basis]
     topology_kind: str
@@ -97,6 +101,8 @@ class Method(Options):
     Attributes:
         name: as the configuration names it.
         source: where it was published, or whose code it is; empty where it is our own.
+        learns: "tasks", one after the other or joined, "contexts", all at once, or both.
+        at_once: whether tasks are all trained at once.
         reads: sections of the configuration that it reads beside its own.
         at_test: where the context comes from when it is tested.
         tried: values that `compare --tune` tries, by field.
@@ -108,6 +114,8 @@ class Method(Options):
     """The method: one of `cl-manifold strategies`, or `package.module:Class`."""
 
     source: ClassVar[str] = ""
+    learns: ClassVar[tuple[Literal["tasks", "contexts"], ...]] = ("tasks",)
+    at_once: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
     at_test: ClassVar[AtTest] = "not stated"
     tried: ClassVar[Mapping[str, tuple[Any, ...]]] = {}

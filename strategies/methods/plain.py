@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from .at_once import all_contexts
 from .counting import network_and
 from .method import Method, Setting, Stored
 
@@ -38,18 +39,26 @@ class Random(Method):
 
 
 class Joint(Method):
-    """One network trained on all experiences at once, blind to the context."""
+    """One network trained on everything at once, blind to the context."""
 
     source = "Avalanche"
+    learns = ("tasks", "contexts")
+    at_once = True
     at_test = "not used"
 
     def build(self, setting: Setting) -> Any:
         from avalanche.training.supervised import JointTraining
 
+        from cl_manifold.strategies.context_networks import Untold
+
+        if setting.stream.at_once:
+            return all_contexts(setting, Untold(setting.network))
         return JointTraining(**setting.template())
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
-        samples = sum(len(experience.dataset) for experience in strategy._experiences)
+        """Every sample of every task; what is drawn anew is not kept."""
+        kept = getattr(strategy, "_experiences", ())
+        samples = sum(len(experience.dataset) for experience in kept)
         return network_and(strategy, input_shape, samples=samples)
 
 

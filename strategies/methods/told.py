@@ -6,6 +6,7 @@ from typing import Any
 from cl_manifold.errors import ConfigError
 from cl_manifold.options import Share
 
+from .at_once import all_contexts, concatenated
 from .counting import network_and, plugin_of
 from .method import Method, Setting, Stored
 
@@ -65,14 +66,17 @@ class Packnet(Method):
 
 
 class Concat(Method):
-    """The context as further inputs of the network, one experience after the other."""
+    """The context as further inputs, one experience after the other or all contexts at once."""
 
+    learns = ("tasks", "contexts")
     at_test = "given"
     reads = ("topology",)
 
     def build(self, setting: Setting) -> Any:
         from avalanche.training.supervised import Naive
 
+        if setting.stream.at_once:
+            return all_contexts(setting, concatenated(setting))
         return Naive(**_told("concat", setting))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
@@ -82,6 +86,7 @@ class Concat(Method):
 class JointConcat(Method):
     """The context as further inputs, trained on all experiences at once."""
 
+    at_once = True
     at_test = "given"
     reads = ("topology",)
 

@@ -8,6 +8,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from cl_manifold.experiments.build import build_network, build_stream, setting_of
 from cl_manifold.experiments.config import resolve
 from cl_manifold.experiments.names import STREAMS
+from cl_manifold.experiments.settings import StreamSettings
 from cl_manifold.strategies.methods.weight_manifold import starting_basis
 
 
@@ -17,6 +18,7 @@ def check(name: str, data_dir: Path | None) -> None:
     network, evaluator = build_network(config, stream), EvaluationPlugin(loggers=[])
     basis = starting_basis(setting_of(config, stream, network, [], evaluator))
     assert len(stream.train_stream) == len(stream.test_stream)
+    assert isinstance(config.stream, StreamSettings)
     assert config.stream.contexts in (None, len(stream.train_stream))
     for experience in stream.train_stream:
         assert experience.context_name

@@ -13,6 +13,7 @@ from cl_manifold.experiments.config import (
     resolve,
 )
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, TOPOLOGIES, load
+from cl_manifold.experiments.settings import StreamSettings
 from cl_manifold.networks import Cnn, Mlp
 from cl_manifold.options import value_text
 from cl_manifold.strategies.methods.weight_manifold import WeightManifoldMethod
@@ -25,6 +26,7 @@ def test_later_layers_win_over_the_defaults_of_the_stream() -> None:
             ("command line", {"seed": "6"}),
         ]
     )
+    assert isinstance(found.config.stream, StreamSettings)
     assert (found.config.stream.contexts, found.sources["stream.contexts"]) == (7, "file")
     assert (found.config.seed, found.sources["seed"]) == (6, "command line")
     assert found.config.stream.samples == 10_000

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from cl_manifold.experiments.build import build_network, build_strategy, build_stream
 from cl_manifold.experiments.config import RunConfig, resolve
 from cl_manifold.experiments.names import STREAMS
+from cl_manifold.experiments.settings import StreamSettings
 from cl_manifold.geometry import Circle, Simplex
 from cl_manifold.networks import Mlp, mlp
 from cl_manifold.strategies import (
@@ -72,6 +73,7 @@ def hidden_of(config: RunConfig) -> tuple[int, ...]:
 def test_a_protocol_is_its_published_setting(name: str) -> None:
     config = named(name)
     training, stream = config.training, config.stream
+    assert isinstance(stream, StreamSettings)
     found = (hidden_of(config), training.optimizer, training.learning_rate, training.batch_size)
     assert (*found, training.epochs, stream.contexts) == PUBLISHED[name]
     assert stream.samples is None
