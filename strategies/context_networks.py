@@ -187,7 +187,8 @@ class OnePerContext(nn.Module):
     ) -> Float[Tensor, "B classes"]:
         """Each sample's answer from the network whose centre is nearest."""
         told = per_sample(context, len(x)).to(self.centres)
-        nearest = self.topology.distance(told[:, None], self.centres[None]).argmin(-1)
+        pairs = torch.broadcast_tensors(told[:, None], self.centres[None])
+        nearest = self.topology.distance(*pairs).argmin(-1)
         used = nearest.unique().tolist()
         rows = [(nearest == centre).nonzero().squeeze(-1) for centre in used]
         answers = [self.networks[k](x[own]) for k, own in zip(used, rows, strict=True)]

@@ -6,7 +6,6 @@ import click
 
 from cl_manifold import __version__
 from cl_manifold.cli.comparing import compare
-from cl_manifold.cli.conditioning import condition
 from cl_manifold.cli.listing import settings, strategies, streams
 from cl_manifold.cli.planning import plan
 from cl_manifold.cli.resuming import resume, sync
@@ -36,7 +35,6 @@ for command in (
     run,
     resume,
     compare,
-    condition,
     plan,
     streams,
     strategies,

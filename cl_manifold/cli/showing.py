@@ -32,7 +32,7 @@ def show(
 ) -> None:
     """Print the result of RUN: an id, its beginning, or `last`.
 
-    Of a run its accuracy matrix, contexts and decisions; of `compare` and `condition` the table.
+    Of a run its accuracy matrix, contexts and decisions; of `compare` the table.
     """
     from cl_manifold.tracking import (
         find_run,

@@ -1,4 +1,4 @@
-"""What a finished run, comparison or experiment found, as tables in the terminal."""
+"""What a finished run or comparison found, as tables in the terminal."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cl_manifold.cli import compare_display, condition_display
+from cl_manifold.cli import compare_display
 from cl_manifold.cli.display import number, ratio
 from cl_manifold.contexts.replay import Replayed
 
@@ -59,19 +59,6 @@ def print_comparison(result: dict[str, Any]) -> None:
     console.print(compare_display.table(rows, console.width))
     for label, at, problem in compare_display.problems_by_reason(result["problems"]):
         console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True, markup=False)
-
-
-def print_condition(result: dict[str, Any]) -> None:
-    """The table of `condition.json` on standard output."""
-    console = _console()
-    seeds = ", ".join(map(str, result["seeds"]))
-    console.print(
-        f"[bold]{result['name']}[/] on [bold]{result['data']}[/], seeds {seeds}, "
-        f"{result['steps']} steps"
-    )
-    console.print(condition_display.table([SimpleNamespace(**row) for row in result["systems"]]))
-    for sentence in result["findings"]:
-        console.print(sentence)
 
 
 def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
@@ -148,6 +135,5 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
 PRINTERS: Mapping[str, Callable[[dict[str, Any]], None]] = {
     "result.json": print_result,
     "comparison.json": print_comparison,
-    "condition.json": print_condition,
 }
 """How each file that holds a result is printed."""

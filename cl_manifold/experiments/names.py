@@ -87,8 +87,7 @@ STRATEGIES: Mapping[str, Item] = {
         "a network of its own for every context: what memory can buy", f"{_METHODS}.told:Separate"
     ),
     "concat": Item(
-        "the context as further inputs of the network, one experience after the other, or all "
-        "contexts at once where the stream draws them",
+        "the context as further inputs, one experience after the other or all contexts at once",
         f"{_METHODS}.told:Concat",
     ),
     "joint-concat": Item(
@@ -96,23 +95,23 @@ STRATEGIES: Mapping[str, Item] = {
         f"{_METHODS}.told:JointConcat",
     ),
     "joint-manifold": Item(
-        "weights are a function of the context, all contexts at once (strategy.natural)",
+        "weights are a smooth function of the context, trained at all contexts at once",
         f"{_METHODS}.at_once:JointManifold",
     ),
     "film": Item(
-        "gain and shift of every feature from the context, all contexts at once",
+        "gain and shift of every feature, read from the context by a small network",
         f"{_METHODS}.at_once:FilmMethod",
     ),
     "hypernetwork": Item(
-        "weights from a network that reads the context, all contexts at once",
+        "weights that are the last layer of a network of the context",
         f"{_METHODS}.at_once:Hypernetwork",
     ),
     "scn": Item(
-        "a mixture of networks (strategy.networks) that the context configures, all at once",
+        "a mixture of networks, with weights that a small network reads from the context",
         f"{_METHODS}.at_once:SubspaceConfigurable",
     ),
     "one-per-context": Item(
-        "a network for every part of the contexts (strategy.networks), all at once",
+        "a network of its own for every part of the trained contexts; others take the nearest's",
         f"{_METHODS}.at_once:OnePerContextMethod",
     ),
     "random": Item("chance: guesses every answer, trains nothing", f"{_METHODS}.plain:Random"),

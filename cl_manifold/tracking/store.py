@@ -41,8 +41,8 @@ _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _NO_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 _SQLITE = "sqlite:///"
-RESULTS = ("result.json", "comparison.json", "condition.json")
-"""The files that hold what a run, a comparison or an experiment on conditioning found."""
+RESULTS = ("result.json", "comparison.json")
+"""The files that hold what a run or a comparison found."""
 
 
 @final

@@ -11,8 +11,8 @@ import torch
 from cl_manifold.errors import DataError, IncompatibleError
 from cl_manifold.experiments import snapshot
 from cl_manifold.experiments.config import resolve
-from cl_manifold.experiments.names import STRATEGIES
 from cl_manifold.experiments.trial import Trial
+from tests.fitting import OF_CONTEXTS, OF_TASKS
 
 TINY = {
     "stream.name": "rotated-digits",
@@ -82,11 +82,25 @@ def put_aside_and_resumed(folder: Path, **more: Any) -> None:
         compared(whole, resumed)
 
 
-@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in AT_ONCE])
+@pytest.mark.parametrize("strategy", [name for name in OF_TASKS if name not in AT_ONCE])
 def test_every_strategy_goes_on_bit_for_bit(strategy: str, tmp_path: Path) -> None:
     more: dict[str, Any] = {"strategy.name": strategy}
     more |= {"strategy.replay_samples": 40} if strategy in MEMORY else {}
     put_aside_and_resumed(tmp_path, **more)
+
+
+@pytest.mark.parametrize("strategy", OF_CONTEXTS)
+def test_all_contexts_at_once_go_on_bit_for_bit(strategy: str, tmp_path: Path) -> None:
+    values = {"stream.name": "rotation-noise", "training.steps": 4, "stream.test_samples": 10}
+    values |= {"strategy.name": strategy, "network.hidden": (6,)}
+    whole, stopped = (Trial(resolve([("test", values)])) for _ in range(2))
+    snapshot.save(tmp_path / "0", whole.freeze())
+    assert list(whole.steps()) == [26]
+    snapshot.save(tmp_path / "1", whole.freeze())
+    for file in ("0", "1"):
+        stopped.thaw(snapshot.load(tmp_path / file))
+        list(stopped.steps())
+        compared(whole, stopped)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

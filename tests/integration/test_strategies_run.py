@@ -10,10 +10,10 @@ import pytest
 from mlflow import MlflowClient
 
 from cl_manifold.experiments.config import resolve
-from cl_manifold.experiments.names import STRATEGIES
 from cl_manifold.experiments.result import Result, result_of
 from cl_manifold.experiments.running import run
 from cl_manifold.experiments.trial import Trial
+from tests.fitting import OF_TASKS
 
 TINY = {
     "stream.name": "rotated-digits",
@@ -54,7 +54,7 @@ def run_of(strategy: str, folder: Path, empty_store: Path, **more: Any) -> Resul
 
 @pytest.mark.parametrize(
     "strategy",
-    [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in STRATEGIES],
+    [pytest.param(s, marks=() if s in QUICK else pytest.mark.slow) for s in OF_TASKS],
 )
 def test_every_strategy_runs(
     strategy: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
@@ -90,7 +90,7 @@ def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
     return result_of(trial, "").accuracy_matrix
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", OF_TASKS)
 def test_the_same_seed_gives_the_same_matrix(strategy: str) -> None:
     first = matrix_of(strategy, 0)
     python_random.seed(1)  # nobody may draw from Python's random numbers

@@ -22,6 +22,7 @@ from cl_manifold.strategies import (
 )
 from cl_manifold.strategies.separate import Visits
 from cl_manifold.streams import TaskStream
+from tests.fitting import stream_for
 
 TINY = {
     "stream.contexts": 3,
@@ -72,11 +73,13 @@ def weights(strategy: Any) -> Tensor:
 
 def test_every_method_says_what_it_is() -> None:
     for name, item in STRATEGIES.items():
-        method = config_of(name).strategy
+        names = {"stream.name": stream_for(name), "strategy.name": name}
+        config = resolve([("test", names)]).config
+        method = config.strategy
         text = (type(method).__doc__ or "").partition("\n")[0]
         assert text.rstrip(".").lower() == item.summary.lower()
         assert item.summary
-        assert method.context_at_test(config_of(name).contexts) != "not stated"
+        assert method.context_at_test(config.contexts) != "not stated"
         assert all(field.description for field in type(method).model_fields.values())
 
 

@@ -13,6 +13,7 @@ from cl_manifold.experiments.config import resolve
 from cl_manifold.experiments.names import STRATEGIES
 from cl_manifold.strategies import Method, Setting
 from cl_manifold.strategies.methods.plain import Naive
+from tests.fitting import stream_for
 
 
 class Own(Method):
@@ -55,10 +56,11 @@ def test_the_values_in_effect_come_first() -> None:
 
 @pytest.mark.parametrize("strategy", sorted(STRATEGIES))
 def test_every_strategy_has_candidates_that_a_run_accepts(strategy: str) -> None:
-    method = resolve([("test", {"strategy.name": strategy})]).config.strategy
+    names = {"stream.name": stream_for(strategy), "strategy.name": strategy}
+    method = resolve([("test", names)]).config.strategy
     found = candidates(method)
     for values in found:
-        resolve([("test", {"strategy.name": strategy, **values})])
+        resolve([("test", names | values)])
     assert len({tuple(candidate.items()) for candidate in found}) == len(found)
     assert len(found) in (1, 3, 4)
 

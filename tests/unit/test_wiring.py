@@ -3,37 +3,52 @@
 from collections.abc import Callable
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
+from PIL import Image
 
 from cl_manifold.contexts import GivenContext, InferredContext
+from cl_manifold.errors import DataError
 from cl_manifold.experiments.build import build_network, build_strategy, build_stream
 from cl_manifold.experiments.config import fields_of, resolve
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES
-from cl_manifold.experiments.settings import StreamSettings
+from cl_manifold.experiments.settings import ContinuumSettings, StreamSettings
 from cl_manifold.experiments.topologies import build_basis
-from cl_manifold.geometry import Bernstein, Circle, Fourier, Interval, Vertices
+from cl_manifold.geometry import (
+    Bernstein,
+    Circle,
+    Fourier,
+    Interval,
+    Orthonormal,
+    Product,
+    TensorProduct,
+    Vertices,
+)
 from cl_manifold.manifold.information import ExactInformation
+from cl_manifold.manifold.natural_step import NaturalStep
 from cl_manifold.strategies import LinearDecayPlugin, WeightManifoldPlugin
-from cl_manifold.streams import TaskStream
+from cl_manifold.streams import TaskStream, load_digits
 from cl_manifold.streams.builders import PURPOSES, seeded
+from tests.fitting import stream_for
 
 TINY = {"stream.contexts": 3, "stream.samples": 60, "stream.test_samples": 60}
+AT_ONCE = {"stream.name": "rotation", "stream.test_samples": 20, "training.steps": 3}
 INFERRED = {"contexts.training": "inferred", "topology.kind": "simplex"}
 TESTED = {"contexts.test": "inferred"}
 
 
 @cache
-def stream_of(settings: str, seed: int) -> TaskStream:
-    return build_stream(StreamSettings.model_validate_json(settings), None, seed)
+def stream_of(kind: type[StreamSettings | ContinuumSettings], text: str, seed: int) -> TaskStream:
+    return build_stream(kind.model_validate_json(text), None, seed)
 
 
 def built(**settings: Any) -> Any:
-    config = resolve([("test", TINY | settings)]).config
-    stream = stream_of(config.stream.model_dump_json(), config.seed)
+    config = resolve([("test", settings if "stream.name" in settings else TINY | settings)]).config
+    stream = stream_of(type(config.stream), config.stream.model_dump_json(), config.seed)
     network = build_network(config, stream)
     return build_strategy(config, stream, network, [], EvaluationPlugin(loggers=[]))
 
@@ -70,6 +85,14 @@ def inferring(name: str) -> Callable[[Any], Any]:
 
 def optional(name: str) -> Callable[[Any], Any]:
     return lambda s: ours(s).options[name]
+
+
+def at_once(strategy: str, **others: Any) -> dict[str, Any]:
+    return AT_ONCE | {"strategy.name": strategy} | others
+
+
+def points(strategy: Any) -> int:
+    return len(next(iter(strategy.model.manifold.parameters())))
 
 
 def is_watched(strategy: Any) -> Any:
@@ -149,6 +172,41 @@ CASES: list[tuple[str, Any, dict[str, Any], Callable[[Any], Any], Any]] = [
     ("strategy.margin", 0.38, {"strategy.name": "gem"}, of("memory_strength"), 0.38),
     ("strategy.pruned", 0.39, {"strategy.name": "packnet"},
      lambda s: of("prune_proportion")(s)(0), 0.39),
+    ("training.steps", 47, at_once("joint"), lambda s: s.steps, 47),
+    ("training.steps", 47, at_once("scn"), lambda s: s.train_epochs, 16),
+    ("training.batch_size", 13, at_once("film"), lambda s: s.train_mb_size, 13),
+    ("training.learning_rate", 0.17, at_once("concat"),
+     lambda s: s.optimizer.param_groups[0]["lr"], 0.17),
+    ("training.optimizer", "sgd", at_once("one-per-context"), lambda s: type(s.optimizer),
+     torch.optim.SGD),
+    ("training.decay", True, at_once("joint-manifold"),
+     lambda s: sum(isinstance(p, LinearDecayPlugin) for p in s.plugins), 1),
+    ("training.device", "meta", at_once("joint"), lambda s: str(s.device), "meta"),
+    ("seed", 31, at_once("film"), lambda s: s.seed, 31),
+    ("strategy.natural", "basis", at_once("joint-manifold"), lambda s: type(s.model.basis),
+     Orthonormal),
+    ("strategy.natural", "gradient", at_once("joint-manifold"),
+     lambda s: (type(s.model.basis), type(s.optimizer)), (Fourier, NaturalStep)),
+    ("strategy.natural", "no", at_once("joint-manifold"),
+     lambda s: (type(s.model.basis), type(s.optimizer)), (Fourier, torch.optim.Adam)),
+    ("topology.harmonics", 3, at_once("joint-manifold"), lambda s: s.model.basis.size, 7),
+    ("topology.harmonics", 3, at_once("concat"), lambda s: s.model.features.size, 6),
+    ("topology.harmonics", 3, at_once("film"), lambda s: s.model.reader[0].in_features, 6),
+    ("topology.harmonics", 3, at_once("scn"), lambda s: s.model.reader[0].in_features, 6),
+    ("topology.harmonics", 3, at_once("hypernetwork"),
+     lambda s: s.model.reader[0].in_features, 6),
+    ("strategy.hidden", 11, at_once("film"), lambda s: s.model.reader[0].out_features, 11),
+    ("strategy.hidden", 11, at_once("scn"), lambda s: s.model.reader[0].out_features, 11),
+    ("strategy.hidden", 11, at_once("hypernetwork"),
+     lambda s: s.model.reader[0].out_features, 11),
+    ("strategy.dimensions", 4, at_once("hypernetwork"),
+     lambda s: (points(s), s.model.reader[-1].out_features), (5, 4)),
+    ("strategy.networks", 4, at_once("scn"),
+     lambda s: (points(s), s.model.reader[-1].out_features), (4, 4)),
+    ("strategy.networks", (4,), at_once("one-per-context"),
+     lambda s: s.model.centres.flatten().tolist(), [33.75, 101.25, 168.75, 236.25]),
+    ("strategy.networks", (3, 2), at_once("one-per-context", **{"stream.name": "rotation-noise"}),
+     lambda s: s.model.centres[:3].tolist(), [[45.0, 0.125], [45.0, 0.375], [135.0, 0.125]]),
 ]  # fmt: skip
 
 
@@ -170,7 +228,7 @@ def test_no_setting_is_left_out() -> None:
     networks = {(others.get("network.name", "mlp"), key) for key, _, others, *_ in CASES}
     elsewhere = {"training.threads", "training.evaluate_every"}
     for strategy in STRATEGIES:
-        for key in fields_of("rotated-digits", "mlp", strategy):
+        for key in fields_of(stream_for(strategy), "mlp", strategy):
             own = key.startswith("strategy.") and not key.endswith(".name")
             general = strategy == "weight-manifold" and key.startswith(("training.", "contexts."))
             if (own or general) and key not in elsewhere:
@@ -179,6 +237,45 @@ def test_no_setting_is_left_out() -> None:
         for key in fields_of("rotated-digits", network, "naive"):
             if key.startswith("network.") and not key.endswith(".name"):
                 assert (network, key) in networks
+
+
+def test_the_settings_of_a_continuum_reach_the_stream(tmp_path: Path) -> None:
+    def stream(**more: Any) -> TaskStream:
+        values = {f"stream.{key}": value for key, value in more.items()}
+        config = resolve([("test", {"stream.name": "rotation"} | values)]).config
+        return build_stream(config.stream, config.data_dir, config.seed)
+
+    usual = stream(test_samples=7)
+    assert {len(e.dataset) for e in [*usual.test_stream, *usual.unseen_stream]} == {7}
+    assert usual.name == "rotation-digits"
+    tuned = stream(test_samples=7, holdout="validation")
+    assert tuned.name == "rotation-digits-validation"
+    assert len(tuned.train_stream[0].dataset) < len(usual.train_stream[0].dataset)
+    for name in ("dark", "light"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / "own" / name / f"{index}.png")
+    assert stream(images=str(tmp_path / "own")).input_shape == (3, 32, 32)
+    with pytest.raises(DataError, match="pass --data-dir"):
+        stream(images="mnist")
+    assert stream(name="noise").topology.spec() == Interval().spec()
+
+
+def test_the_download_of_a_continuum_is_allowed_where_it_is_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Path | None, str, bool]] = []
+
+    def images(data_dir: Path | None, holdout: str, download: bool) -> Any:
+        asked.append((data_dir, holdout, download))
+        return load_digits()
+
+    monkeypatch.setattr("cl_manifold.streams.pictures.mnist_images", images)
+    for download in (False, True):
+        values = {"stream.name": "noise", "stream.images": "mnist", "stream.download": download}
+        config = resolve([("test", values | {"data_dir": tmp_path})]).config
+        build_stream(config.stream, config.data_dir, config.seed)
+    assert asked == [(tmp_path, "test", False), (tmp_path, "test", True)]
 
 
 def test_the_settings_of_a_topology_reach_the_basis() -> None:
@@ -194,6 +291,8 @@ def test_the_settings_of_a_topology_reach_the_basis() -> None:
     assert (spline.size, spline.topology.low, spline.topology.high) == (9, -1.0, 3.0)
     around = basis(circle, kind="spline", size=8, degree=2)
     assert (around.size, around.topology.period) == (8, 2.5)
+    cylinder = basis(Product(circle, ends), kind="cylinder", harmonics=2, degree=1)
+    assert cylinder.spec() == TensorProduct(Fourier(2, 2.5), Bernstein(1, -1.0, 3.0)).spec()
     codes = [basis(Vertices(4).topology, kind="codes", size=3) for _ in range(2)]
     assert codes[0].size == 3
     assert codes[0].spec() == codes[1].spec()
