@@ -238,7 +238,7 @@ def _figures(trial: Trial) -> dict[str, Figure]:
         places,
         names,
         progress.final,
-        progress.matrix.diagonal()[:done],
+        np.full(done, np.nan) if progress.at_once else progress.matrix.diagonal()[:done],
         np.stack(unseen) if unseen else np.zeros((0, space.dim)),
         progress.unseen[progress.last_row],
         space,

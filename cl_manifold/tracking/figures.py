@@ -100,15 +100,16 @@ def accuracy_by_context_figure(
         low, inside = 0.0, "white"
         axes.bar(seen, final_acc, color=BLUE, width=0.66, label="seen, at the end")
         _bar_names(axes, names)
-    axes.plot(
-        seen,
-        after_training_acc,
-        "o",
-        markerfacecolor=inside,
-        markeredgecolor=INK,
-        markersize=8,
-        label="seen, right after training",
-    )
+    if np.isfinite(after_training_acc).any():
+        axes.plot(
+            seen,
+            after_training_acc,
+            "o",
+            markerfacecolor=inside,
+            markeredgecolor=INK,
+            markersize=8,
+            label="seen, right after training",
+        )
     if len(unseen_acc):
         axes.plot(unseen, unseen_acc, "D", color=ORANGE, markersize=6, label="unseen contexts")
     axes.set_ylim(low, 1.0 + 0.03 * (1 - low))

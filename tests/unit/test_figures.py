@@ -284,3 +284,11 @@ def test_accuracy_axes_start_at_a_round_value_below_the_data() -> None:
     assert accuracy_floor([0.953, 0.97, NAN]) == pytest.approx(0.9)
     assert accuracy_floor([0.3, 0.9]) == 0
     assert accuracy_floor([]) == 0
+
+
+def test_what_was_never_measured_right_after_training_is_not_drawn() -> None:
+    contexts, nothing = np.arange(3)[:, None] / 3, np.full(3, np.nan)
+    figure = accuracy_by_context_figure(
+        contexts, ["a", "b", "c"], np.ones(3), nothing, np.zeros((0, 1)), np.zeros(0), Circle()
+    )
+    assert [line.get_label() for line in figure.axes[0].lines] == ["seen, at the end"]
