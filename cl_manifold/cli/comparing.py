@@ -23,8 +23,12 @@ def whole_numbers(context: click.Context, option: click.Parameter, text: str) ->
         raise ConfigError(f"--seeds got {text!r}, but needs whole numbers such as 0,1,2") from None
 
 
-def names(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
-    """`a,b` as names."""
+def names(
+    context: click.Context, option: click.Parameter, text: str | None
+) -> tuple[str, ...] | None:
+    """`a,b` as names; None where nothing was said."""
+    if text is None:
+        return None
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -32,7 +36,6 @@ def names(context: click.Context, option: click.Parameter, text: str) -> tuple[s
 @click.argument("stream", required=False)
 @click.option(
     "--strategies",
-    default="",
     callback=names,
     metavar="A,B,C",
     help="NAME, NAME:TOPOLOGY or NAME:inferred (contexts inferred at test). [by stream]",
@@ -98,7 +101,7 @@ def compare(
     from cl_manifold.experiments.fitting import usual_strategies
 
     chosen = names_of([values for _, values in layers])["stream"]
-    entries = parse_entries(strategies or usual_strategies(chosen))
+    entries = parse_entries(usual_strategies(chosen) if strategies is None else strategies)
     signal.signal(signal.SIGTERM, _stop)
     if how["engine"] == "processes":
         begin_loading()

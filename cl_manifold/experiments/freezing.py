@@ -32,8 +32,8 @@ Row = dict[str, Any]
 LeftOut = Callable[[type], Iterable[str]]
 
 PLAIN = (type(None), bool, int, float, str)
-DEFINED_BY_PYTHON = 1 << 9
-"""The flag Py_TPFLAGS_HEAPTYPE of a class."""
+MADE_AT_RUN_TIME, ONLY_OF_C = 1 << 9, 1 << 8 | 1 << 7
+"""Flags of a class: Py_TPFLAGS_HEAPTYPE; _IMMUTABLETYPE or _DISALLOW_INSTANTIATION."""
 BUILT_IN = (dict, OrderedDict, defaultdict, list, tuple, set, frozenset, deque)
 """Containers; classes of one's own may derive from them."""
 
@@ -289,7 +289,18 @@ class Freezer:
 
 def _base(kind: type) -> Any:
     """The class that C code defines below those that Python code does."""
-    return next(base for base in kind.__mro__ if not base.__flags__ & DEFINED_BY_PYTHON)
+    return next(base for base in kind.__mro__ if _defined_by_c(base))
+
+
+def _defined_by_c(kind: Any) -> bool:
+    """Whether C code knows what an object of this very class holds.
+
+    Extension modules make classes at run time too, defaultdict from Python 3.12 on; those have a
+    `__new__` of C code, or a flag that no class of Python code has.
+    """
+    flags, new = kind.__flags__, kind.__new__
+    own = isinstance(new, BuiltinFunctionType) and new.__self__ is kind
+    return own or not flags & MADE_AT_RUN_TIME or bool(flags & ONLY_OF_C)
 
 
 def slots_of(kind: type) -> list[str]:

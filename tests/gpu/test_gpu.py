@@ -1,18 +1,23 @@
 """What the CPU does, a GPU does alike. Run by `make gpu`."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.supervised import Naive
+from click.testing import CliRunner
 from torch import nn
 from torchvision.models import resnet18
 
 from cl_manifold import ExactInformation, FisherInformation, Fourier, ManifoldModule, WeightManifold
+from cl_manifold.cli.main import cli
 from cl_manifold.manifold.likelihood import Categorical
 from cl_manifold.strategies import InMemoryLoaderPlugin, WeightManifoldPlugin
 from cl_manifold.streams import StreamOptions, rotated_digits
+from tests.integration.test_resuming import VARIANTS, put_aside_and_resumed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,3 +109,25 @@ def test_a_context_per_sample_runs_on_resnet() -> None:
         together = net(x, contexts)
         alone = torch.cat([net(x[i : i + 1], contexts[i]) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
+
+
+METHODS = ("weight-manifold", "naive", "replay", "online-ewc", "si", "der++", "packnet", "agem")
+
+
+@pytest.mark.parametrize("strategy", METHODS)
+def test_a_strategy_goes_on_bit_for_bit(strategy: str, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"training.device": "cuda", "strategy.name": strategy}
+    more |= {"strategy.replay_samples": 40} if strategy in ("replay", "der++", "agem") else {}
+    put_aside_and_resumed(tmp_path, **more)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_kind_of_manifold_goes_on_bit_for_bit(variant: str, tmp_path: Path) -> None:
+    put_aside_and_resumed(tmp_path, **VARIANTS[variant], **{"training.device": "cuda"})
+
+
+def test_a_run_of_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["run", "rotated-digits", "--set", "training.device=cuda", "--set", "stream.contexts=3"]
+    outcome = CliRunner().invoke(cli, given, catch_exceptions=False)
+    assert outcome.exit_code == 0, outcome.output

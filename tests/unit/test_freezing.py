@@ -1,8 +1,11 @@
 """Objects as tables and back: the same values, the same sharing, into what was built the same."""
 
 import functools
+import operator
 import os
 import random
+import re
+import threading
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
 from dataclasses import dataclass, field
@@ -365,6 +368,10 @@ def test_a_world_without_the_name_is_refused() -> None:
         object(),
         [1].append,
         Path,
+        operator.itemgetter(1),
+        re.compile("a"),
+        threading.local(),
+        type("Local", (threading.local,), {})(),
     ],
     ids=lambda thing: type(thing).__name__,
 )
