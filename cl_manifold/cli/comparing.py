@@ -73,7 +73,7 @@ def names(
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 def compare(
     as_json: bool,
-    strategies: tuple[str, ...],
+    strategies: tuple[str, ...] | None,
     seeds: tuple[int, ...],
     jobs: int | None,
     **options: Any,
