@@ -40,6 +40,12 @@ def names(
     metavar="A,B,C",
     help="NAME, NAME:TOPOLOGY or NAME:inferred (contexts inferred at test). [by stream]",
 )
+@click.option(
+    "--grid",
+    multiple=True,
+    metavar="SECTION.KEY=A,B",
+    help="Every strategy with each of these values of a setting. May be repeated.",
+)
 @click.option("--seeds", default="0,1,2", callback=whole_numbers, metavar="0,1,2")
 @click.option("--jobs", type=int, help="Runs at once. [2, or 1 on one core]")
 @click.option(
@@ -74,6 +80,7 @@ def names(
 def compare(
     as_json: bool,
     strategies: tuple[str, ...] | None,
+    grid: tuple[str, ...],
     seeds: tuple[int, ...],
     jobs: int | None,
     **options: Any,
@@ -88,6 +95,7 @@ def compare(
       cl-manifold compare
       cl-manifold compare permuted-digits --strategies weight-manifold,ewc,naive --seeds 0,1
       cl-manifold compare --strategies weight-manifold,weight-manifold:spline --tune
+      cl-manifold compare --strategies weight-manifold --grid strategy.price=1,10,100
       cl-manifold compare rotation --set training.steps=1000
       cl-manifold compare rotated-mnist --data-dir data --jobs 4 --engine ray
     """  # noqa: D301
@@ -95,13 +103,14 @@ def compare(
     layers = option_layers(**options)
     from cl_manifold.cli.compare_display import CompareDisplay
     from cl_manifold.cli.display import console
-    from cl_manifold.comparison.entries import parse_entries
-    from cl_manifold.comparison.processes import begin_loading
+    from cl_manifold.comparison.entries import crossed, parse_entries, parse_grid
+    from cl_manifold.comparison.workers import begin_loading
     from cl_manifold.experiments.config import names_of
     from cl_manifold.experiments.fitting import usual_strategies
 
     chosen = names_of([values for _, values in layers])["stream"]
     entries = parse_entries(usual_strategies(chosen) if strategies is None else strategies)
+    entries = crossed(entries, parse_grid(grid), layers)
     signal.signal(signal.SIGTERM, _stop)
     if how["engine"] == "processes":
         begin_loading()

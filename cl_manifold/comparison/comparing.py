@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, final
 
 from cl_manifold import __version__
-from cl_manifold.comparison.engines import Ended, Engine, Failed, Lost, Told, engine_named
 from cl_manifold.comparison.entries import check_seeds, check_settings, resolve_entry
 from cl_manifold.comparison.jobs import Facts, Filing, Job, Look, key_of
 from cl_manifold.comparison.journal import (
@@ -26,6 +25,7 @@ from cl_manifold.comparison.order import (
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.record import Recorder, Status, start_parent
 from cl_manifold.comparison.tuning import best
+from cl_manifold.comparison.workers import Ended, Failed, Lost, Told, Workers, workers
 from cl_manifold.errors import ClManifoldError, ConfigError, StoreError
 from cl_manifold.experiments.config import Resolved
 from cl_manifold.tracking import Store, open_store, resolve_tracking_uri
@@ -46,7 +46,7 @@ def compare(order: ComparisonOrder, watcher: Watcher | None = None) -> Compariso
     check_settings(order.entries, order.layers)
     resolved = [resolve_entry(entry, order.seeds[0], order.layers) for entry in order.entries]
     with ExitStack() as stack:
-        engine = stack.enter_context(closing(engine_named(order.engine, order.jobs)))
+        engine = stack.enter_context(closing(workers(order.engine, order.jobs)))
         config = resolved[0].config
         store = open_store(resolve_tracking_uri(config.tracking_uri), config.experiment)
         facts = _facts(engine, resolved[0])
@@ -54,7 +54,7 @@ def compare(order: ComparisonOrder, watcher: Watcher | None = None) -> Compariso
         return comparison.run(engine)
 
 
-def _facts(engine: Engine, resolved: Resolved) -> Facts:
+def _facts(engine: Workers, resolved: Resolved) -> Facts:
     """What the stream is, looked up where runs will run.
 
     Raises:
@@ -128,7 +128,7 @@ class _Comparison:
             resumed=resumed,
         )
 
-    def run(self, engine: Engine) -> ComparisonResult:
+    def run(self, engine: Workers) -> ComparisonResult:
         """Tune if asked to, run what is missing, write the reports.
 
         Stopped or broken off, it writes them over what is there.
@@ -147,7 +147,7 @@ class _Comparison:
         complete = not any(o.problem for o in self._outcomes.values())
         return self._end("FINISHED" if complete else "FAILED")
 
-    def _tune(self, engine: Engine) -> Tuned:
+    def _tune(self, engine: Workers) -> Tuned:
         """The best candidate of every strategy that has some and can run."""
         tried = tuning_jobs(self._order, self._filing)
         jobs = [job for pairs in tried.values() for _, job in pairs]
@@ -165,7 +165,7 @@ class _Comparison:
                 self._watcher.tuned(label, chosen[label], len(pairs))
         return chosen
 
-    def _perform(self, engine: Engine, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome, bool]]:
+    def _perform(self, engine: Workers, jobs: Sequence[Job]) -> Iterator[tuple[int, Outcome, bool]]:
         """Numbers of jobs and what they came to, and whether an earlier start had done them."""
         keys = [key_of(job.label, job.resolved) for job in jobs]
         missing = [index for index, key in enumerate(keys) if key not in self._known]

@@ -1,7 +1,8 @@
-"""What a comparison compares: entries such as `ewc` or `weight-manifold:spline`, and seeds."""
+"""What a comparison compares: entries such as `ewc` or `weight-manifold:spline`, values, seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from cl_manifold.errors import ConfigError
@@ -11,6 +12,7 @@ from cl_manifold.experiments.config import (
     Resolved,
     Values,
     fields_of,
+    from_assignments,
     names_of,
     resolve,
 )
@@ -74,6 +76,47 @@ def parse_entry(text: str) -> Entry:
             raise ConfigError(f"{text} sets {key} twice; give one variant of a kind")
         values[key] = variant
     return Entry(text, name, values)
+
+
+def crossed(
+    entries: Sequence[Entry], grid: Mapping[str, Sequence[str]], layers: Layers
+) -> tuple[Entry, ...]:
+    """Every entry with every combination of values; one that lacks a setting has only the others.
+
+    Raises:
+        ConfigError: no entry has one of the settings, or it is not one to be varied.
+    """
+    for key in {"seed", "stream.name", "strategy.name"} & grid.keys():
+        raise ConfigError(f"--grid got {key}; give strategies by --strategies and seeds by --seeds")
+    check_settings(entries, [("--grid", grid)])
+    found: list[Entry] = []
+    for entry in entries:
+        known = known_keys(entry, layers)
+        own = {key: values for key, values in grid.items() if key in known - entry.values.keys()}
+        for chosen in product(*own.values()):
+            values = dict(zip(own, chosen, strict=True))
+            label = " ".join([entry.label, *(f"{key}={value}" for key, value in values.items())])
+            found.append(Entry(label, entry.strategy, {**entry.values, **values}))
+    return tuple(found)
+
+
+def parse_grid(assignments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Values by key of texts `section.key=A,B`; where a value has commas, `;` stands between them.
+
+    >>> parse_grid(["strategy.price=1,10", "network.hidden=64;32,32"])
+    {'strategy.price': ('1', '10'), 'network.hidden': ('64', '32,32')}
+
+    Raises:
+        ConfigError: a text of another form, no value, or the same one twice.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for key, text in from_assignments(assignments, "--grid section.key=A,B").items():
+        parts = text.split(";" if ";" in text else ",")
+        values = tuple(part.strip() for part in parts if part.strip())
+        if not values or len(set(values)) < len(values):
+            raise ConfigError(f"--grid got {key}={text}; give different values, such as {key}=1,2")
+        found[key] = values
+    return found
 
 
 def check_seeds(seeds: Sequence[int]) -> None:

@@ -11,11 +11,10 @@ from typing import Any, final
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.errors import ClManifoldError
 from cl_manifold.experiments.config import Resolved
+from cl_manifold.experiments.observing import Observer
 
 PARENT = "mlflow.parentRunId"
 KEY = "comparison.job"
-NOT_OF_THE_RESULT = ("tracking_uri", "experiment", "data_dir")
-"""Settings that say where things are; the result does not depend on them."""
 
 
 @final
@@ -101,8 +100,7 @@ class Look:
 
 def key_of(label: str, resolved: Resolved) -> str:
     """What identifies a run within its comparison: its label and every setting of its result."""
-    settings = [(k, v) for k, v, _ in resolved.rows() if k not in NOT_OF_THE_RESULT]
-    return digest_of([label, sorted(settings)])
+    return digest_of([label, sorted(resolved.deciding().items())])
 
 
 def digest_of(value: Any) -> str:
@@ -149,7 +147,7 @@ def tags_of(job: Job) -> dict[str, str]:
 
 
 @final
-class Narrator:
+class Narrator(Observer):
     """An observer of a run that tells `Progress`, at most a few times a second."""
 
     def __init__(self, tell: Callable[[Any], None], pause: float = 0.25) -> None:
@@ -158,15 +156,9 @@ class Narrator:
         self._experiences = self._epochs = 1
         self._accuracy: float | None = None
 
-    def recording(self, run: Any) -> None:
-        """Nothing to tell."""
-
     def begin(self, stream: Any, config: Any) -> None:
         """Remember how much there is to do."""
         self._experiences, self._epochs = len(stream.train_stream), config.training.epochs
-
-    def task(self, experience: int, name: str) -> None:
-        """Nothing to tell."""
 
     def epoch(self, experience: int, epoch: int, loss: float) -> None:
         """Tell how far it is."""
@@ -188,9 +180,9 @@ class Narrator:
 
 def common_settings(jobs: Sequence[Job]) -> dict[str, str]:
     """The settings that all runs of a comparison share, as text."""
-    first, *others = [{key: value for key, value, _ in job.resolved.rows()} for job in jobs]
+    first, *others = [job.resolved.deciding() for job in jobs]
     return {
         key: value
         for key, value in first.items()
-        if key not in (*NOT_OF_THE_RESULT, "seed") and all(o.get(key) == value for o in others)
+        if key != "seed" and all(o.get(key) == value for o in others)
     }

@@ -5,13 +5,13 @@ is not FINISHED is continued by the next one with the same digest.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from filelock import FileLock, Timeout
 from mlflow.entities import Run
 
 from cl_manifold.comparison.jobs import KEY, PARENT
@@ -136,16 +136,16 @@ def at_work(parent_run_id: str) -> Iterator[None]:
     Raises:
         StoreError: somebody else is at work on it.
     """
-    lock = Path(gettempdir()) / f"cl-manifold-{parent_run_id}.lock"
-    with closing(sqlite3.connect(lock, timeout=0, isolation_level=None)) as guard:
-        try:
-            guard.execute("BEGIN EXCLUSIVE")
-        except sqlite3.OperationalError:
-            raise StoreError(
-                f"this comparison is under way already as run {parent_run_id}; wait for it, or "
-                "begin another one with --fresh"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
+    lock = FileLock(Path(gettempdir()) / f"cl-manifold-{parent_run_id}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise StoreError(
+            f"this comparison is under way already as run {parent_run_id}; wait for it, or "
+            "begin another one with --fresh"
+        ) from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()

@@ -90,65 +90,33 @@ class Outlook:
 
 @runtime_checkable
 class Watcher(Protocol):
-    """Who watches a comparison; the command line draws it."""
+    """Who watches a comparison; the command line draws it. By itself it says nothing."""
 
     def recording(self, run: Any) -> None:
         """The MLflow run of the comparison, a `TrackedRun`, exists."""
-        ...
 
     def begin(self, outlook: Outlook) -> None:
         """Everything is checked, runs start."""
-        ...
 
     def progress(self, label: str, seed: int, progress: Progress | None) -> None:
         """A run is so far; None: it starts."""
-        ...
 
     def say(self, sentence: str) -> None:
         """Something that the user should know; the comparison goes on."""
-        ...
 
     def lost(self, label: str, seed: int) -> None:
         """The process of a run died; it is done again, or becomes a problem."""
-        ...
 
     def finished(self, outcome: Outcome, earlier: bool) -> None:
         """A run is done, now or by an earlier start."""
-        ...
 
     def tried(self, outcome: Outcome, candidate: str, earlier: bool) -> None:
         """A candidate of tuning is done, now or by an earlier start."""
-        ...
 
     def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
         """So many candidates were tried for a strategy, and these values chosen."""
-        ...
 
 
 @final
-class Nobody:
+class Nobody(Watcher):
     """A watcher that says nothing."""
-
-    def recording(self, run: Any) -> None:
-        """Say nothing."""
-
-    def begin(self, outlook: Outlook) -> None:
-        """Say nothing."""
-
-    def progress(self, label: str, seed: int, progress: Progress | None) -> None:
-        """Say nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Say nothing."""
-
-    def lost(self, label: str, seed: int) -> None:
-        """Say nothing."""
-
-    def finished(self, outcome: Outcome, earlier: bool) -> None:
-        """Say nothing."""
-
-    def tried(self, outcome: Outcome, candidate: str, earlier: bool) -> None:
-        """Say nothing."""
-
-    def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
-        """Say nothing."""

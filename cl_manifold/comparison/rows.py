@@ -62,9 +62,8 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
     }
     p_values = against_best(scores)
     means = {label: fmean(values.values()) for label, values in scores.items()}
-    naive = next(
-        (results for results in found.values() if _first(results)["strategy"] == NAIVE), {}
-    )
+    naives = [results for results in found.values() if _first(results)["strategy"] == NAIVE]
+    naive = naives[0] if len(naives) == 1 else {}
     return [
         _row(label, found[label], naive, p_values[label], means[label] == max(means.values()))
         for label in sorted(means, key=means.__getitem__, reverse=True)

@@ -78,6 +78,20 @@ class Resolved:
             for key, value in flat(self.config).items()
         ]
 
+    def deciding(self) -> dict[str, str]:
+        """Every setting that the result depends on, as text: not those that say where things are.
+
+        >>> resolve([]).deciding()["seed"]
+        '0'
+        """
+        return deciding({key: value for key, value, _ in self.rows()})
+
+
+def deciding(texts: Mapping[str, str]) -> dict[str, str]:
+    """Those of the settings that the result depends on."""
+    places = ("tracking_uri", "experiment", "data_dir")
+    return {key: text for key, text in texts.items() if key not in places}
+
 
 def flat(config: RunConfig) -> dict[str, Any]:
     """All values that count, by key."""
@@ -276,7 +290,7 @@ def from_environment(environment: Mapping[str, str], prefix: str = "CL_MANIFOLD_
 
 
 def from_assignments(
-    assignments: tuple[str, ...], form: str = "--set section.key=value"
+    assignments: Sequence[str], form: str = "--set section.key=value"
 ) -> dict[str, Any]:
     """The values of `--set section.key=value`, or of another option of such a form.
 

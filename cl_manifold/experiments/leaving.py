@@ -3,12 +3,11 @@
 from dataclasses import replace
 
 from cl_manifold.errors import StoreError
-from cl_manifold.experiments.config import Resolved, resolve
+from cl_manifold.experiments.config import Resolved, deciding, resolve
 from cl_manifold.experiments.observing import Observer
 from cl_manifold.experiments.recording import Place
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.running import go_on, own_place, run
-from cl_manifold.experiments.trial import NOT_OF_THE_RESULT
 from cl_manifold.tracking import Store, keeping, open_store, resolve_tracking_uri
 from cl_manifold.tracking.keeping import Left
 
@@ -39,9 +38,9 @@ def run_or_resume(resolved: Resolved, observer: Observer | None = None) -> Resul
         ClManifoldError: anything that a user can correct.
     """
     place = own_place(resolved)
-    settings = {key: value for key, value, _ in resolved.rows() if key not in NOT_OF_THE_RESULT}
+    settings = resolved.deciding()
     for left in keeping.left_behind(place.store):
-        own = {k: v for k, v in left.start.params.items() if k not in NOT_OF_THE_RESULT}
+        own = deciding(left.start.params)
         if own == settings and left.start.run_id is None and left.free:
             return continued(place.store, left, observer)
     return run(resolved, observer, place)

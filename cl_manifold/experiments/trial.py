@@ -30,8 +30,6 @@ from cl_manifold.experiments.thawing import Thawer
 from cl_manifold.experiments.trust import Trust
 from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin, WeightManifoldPlugin
 
-NOT_OF_THE_RESULT = ("tracking_uri", "experiment", "data_dir")
-"""Settings that say where things are."""
 Tree = Any
 
 
@@ -93,7 +91,7 @@ class Trial:
         freezer.value(self._state(), "the trial")
         return {
             "versions": versions(),
-            "settings": self._settings(),
+            "settings": self.resolved.deciding(),
             "digest": self.stream.digest,
             "rows": freezer.rows,
         }
@@ -110,11 +108,12 @@ class Trial:
                     f"the snapshot was written with {name} {was}, but here is "
                     f"{versions().get(name)}; go on with {was}, or start again"
                 )
+        here = self.resolved.deciding()
         for key, value in _known(tree, "settings", dict).items():
-            if self._settings().get(key) != value:
+            if here.get(key) != value:
                 raise DataError(
                     f"the snapshot was written with {key} = {value}, but here it is "
-                    f"{self._settings().get(key)}; give the same settings, or start again"
+                    f"{here.get(key)}; give the same settings, or start again"
                 )
         if _known(tree, "digest", str) != self.stream.digest:
             raise DataError(
@@ -130,10 +129,6 @@ class Trial:
         random.setstate(found["python"])
         if found["cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all(found["cuda"])
-
-    def _settings(self) -> dict[str, str]:
-        """Every setting that decides the result, as text."""
-        return {k: v for k, v, _ in self.resolved.rows() if k not in NOT_OF_THE_RESULT}
 
     def _state(self) -> dict[str, Any]:
         """The root of what is put aside; the network comes first, since others refer to it."""

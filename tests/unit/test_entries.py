@@ -5,8 +5,10 @@ import pytest
 from cl_manifold.comparison.entries import (
     check_seeds,
     check_settings,
+    crossed,
     parse_entries,
     parse_entry,
+    parse_grid,
     resolve_entry,
 )
 from cl_manifold.errors import ConfigError
@@ -88,3 +90,59 @@ def test_a_setting_that_no_strategy_has_is_refused() -> None:
         check_settings(parse_entries(["ewc", "naive"]), layers)
     with pytest.raises(ConfigError, match=r"unknown key 'training.epoch'; did you mean"):
         resolve_entry(parse_entry("naive"), 0, [("command line", {"training.epoch": 1})])
+
+
+# -- values of a setting -------------------------------------------------------------------------
+
+
+def test_a_grid_crosses_entries_with_values_and_leaves_out_what_a_strategy_lacks() -> None:
+    entries = parse_entries(["weight-manifold:spline", "naive"])
+    grid = {"strategy.price": ("1", "10"), "training.epochs": ("2", "3")}
+    found = crossed(entries, grid, [])
+    assert [entry.label for entry in found] == [
+        "weight-manifold:spline strategy.price=1 training.epochs=2",
+        "weight-manifold:spline strategy.price=1 training.epochs=3",
+        "weight-manifold:spline strategy.price=10 training.epochs=2",
+        "weight-manifold:spline strategy.price=10 training.epochs=3",
+        "naive training.epochs=2",
+        "naive training.epochs=3",
+    ]
+    config = resolve_entry(found[3], 0, [("command line", {"training.epochs": 9})]).config
+    assert isinstance(config.strategy, WeightManifoldMethod)
+    assert (config.topology.kind, config.strategy.price, config.training.epochs) == (
+        "spline",
+        10,
+        3,
+    )
+    assert crossed(entries, {}, []) == entries
+
+
+def test_what_an_entry_sets_itself_is_not_varied() -> None:
+    entries = parse_entries(["weight-manifold:spline", "weight-manifold"])
+    found = crossed(entries, {"topology.kind": ("circle", "torus")}, [])
+    assert [entry.values["topology.kind"] for entry in found] == ["spline", "circle", "torus"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "sentence"),
+    [
+        ({"seed": ("0",)}, "--grid got seed; give strategies by --strategies and seeds by --seeds"),
+        ({"strategy.name": ("ewc",)}, "--grid got strategy.name"),
+        ({"stream.name": ("x",)}, "--grid got stream.name"),
+        ({"strategy.prise": ("1",)}, r"did you mean strategy.price.*from --grid"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused(grid: dict[str, tuple[str]], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        crossed(parse_entries(["weight-manifold"]), grid, [])
+
+
+@pytest.mark.parametrize("text", ["strategy.price=", "strategy.price=1,1", "strategy.price= , "])
+def test_a_grid_needs_different_values(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"give different values, such as strategy.price=1,2"):
+        parse_grid([text])
+
+
+def test_a_grid_needs_an_assignment() -> None:
+    with pytest.raises(ConfigError, match=r"got 'strategy.price', but needs section.key=A,B"):
+        parse_grid(["strategy.price"])

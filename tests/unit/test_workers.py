@@ -1,4 +1,4 @@
-"""Engines: all work is done once, whatever happens to the processes that do it."""
+"""Workers: all work is done once, whatever happens to the processes that do it."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cl_manifold.comparison.engines import Ended, Engine, Failed, Lost, Started, Told, engine_named
+from cl_manifold.comparison.workers import Ended, Failed, Lost, Started, Told, Workers, workers
 from cl_manifold.errors import ConfigError
 
 Tell = Callable[[Any], None]
@@ -71,14 +71,14 @@ ENGINES = ["processes", pytest.param("ray", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+def engine(request: pytest.FixtureRequest) -> Iterator[Workers]:
     if request.param == "ray" and find_spec("ray") is None:
         pytest.skip("install cl-manifold[ray] to run this test")
-    with closing(engine_named(request.param, 2)) as made:
+    with closing(workers(request.param, 2)) as made:
         yield made
 
 
-def test_all_work_is_done_by_few_processes_that_stay(engine: Engine) -> None:
+def test_all_work_is_done_once_by_processes_that_leave_nothing(engine: Workers) -> None:
     processes: set[int] = set()
     for _ in range(2):
         events = list(engine.perform([Square(number) for number in range(8)]))
@@ -88,13 +88,32 @@ def test_all_work_is_done_by_few_processes_that_stay(engine: Engine) -> None:
         }
         assert sorted(e.index for e in events if isinstance(e, Started)) == list(range(8))
         processes |= {process for _, process in ended.values()}
-    assert len(processes) <= 2
     assert os.getpid() not in processes
     assert list(engine.perform([])) == []
 
 
+def test_every_piece_has_a_process_of_its_own_and_no_more_than_asked_for_go_on_at_once() -> None:
+    with closing(workers("processes", 2)) as engine:
+        going, most, ended = set[int](), 0, list[Ended]()
+        for event in engine.perform([Square(number) for number in range(6)]):
+            going |= {event.index} if isinstance(event, Started) else set()
+            most = max(most, len(going))
+            if isinstance(event, Ended):
+                going.remove(event.index)
+                ended.append(event)
+                _assert_gone(event.value[1])
+    assert most == 2
+    assert len({event.value[1] for event in ended}) == 6
+
+
+def test_who_stops_listening_at_a_result_may_give_more_work() -> None:
+    with closing(workers("processes", 1)) as engine:
+        for _ in range(2):
+            assert any(isinstance(event, Ended) for event in engine.perform([Square(2)]))
+
+
 def test_messages_come_before_the_result() -> None:
-    with closing(engine_named("processes", 1)) as engine:
+    with closing(workers("processes", 1)) as engine:
         first, second, third = engine.perform([Square(3)])
     assert first == Started(0)
     assert second == Told(0, "squaring 3")
@@ -102,7 +121,7 @@ def test_messages_come_before_the_result() -> None:
 
 
 def test_a_killed_process_loses_only_its_own_work_which_is_done_again(
-    engine: Engine, tmp_path: Path
+    engine: Workers, tmp_path: Path
 ) -> None:
     works = [Square(1), DieAtFirst(tmp_path, 2), Square(2), Square(3)]
     events = list(engine.perform(works))
@@ -113,7 +132,7 @@ def test_a_killed_process_loses_only_its_own_work_which_is_done_again(
     assert not [e for e in events if isinstance(e, Failed)]
 
 
-def test_work_that_kills_every_process_is_given_up(engine: Engine, tmp_path: Path) -> None:
+def test_work_that_kills_every_process_is_given_up(engine: Workers, tmp_path: Path) -> None:
     events = list(engine.perform([DieAtFirst(tmp_path, 99), Square(5)]))
     [failed] = [e for e in events if isinstance(e, Failed)]
     assert failed.index == 0
@@ -122,7 +141,7 @@ def test_work_that_kills_every_process_is_given_up(engine: Engine, tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_an_unforeseen_error_is_a_sentence_and_the_rest_goes_on(engine: Engine) -> None:
+def test_an_unforeseen_error_is_a_sentence_and_the_rest_goes_on(engine: Workers) -> None:
     events = list(engine.perform([Mistake(), Square(4), Square(5)]))
     [failed] = [e for e in events if isinstance(e, Failed)]
     assert failed.problem.startswith("KeyError: 'a'; ")
@@ -130,7 +149,7 @@ def test_an_unforeseen_error_is_a_sentence_and_the_rest_goes_on(engine: Engine) 
 
 
 def test_closing_lets_work_end_cleanly_and_leaves_no_process(
-    engine: Engine, tmp_path: Path
+    engine: Workers, tmp_path: Path
 ) -> None:
     events = engine.perform([Sleeper(tmp_path)])
     assert next(events) == Started(0)
@@ -144,9 +163,9 @@ def test_closing_lets_work_end_cleanly_and_leaves_no_process(
 def test_workers_follow_a_parent_that_is_killed(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from cl_manifold.comparison.engines import engine_named\n"
-        "from tests.unit.test_engines import Sleeper\n"
-        "list(engine_named('processes', 1).perform([Sleeper(Path(sys.argv[1]))]))\n"
+        "from cl_manifold.comparison.workers import workers\n"
+        "from tests.unit.test_workers import Sleeper\n"
+        "list(workers('processes', 1).perform([Sleeper(Path(sys.argv[1]))]))\n"
     )
     root = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(root)}
@@ -164,13 +183,13 @@ def test_workers_follow_a_parent_that_is_killed(tmp_path: Path) -> None:
 )
 def test_wrong_engines_are_refused(name: str, jobs: int, sentence: str) -> None:
     with pytest.raises(ConfigError, match=sentence):
-        engine_named(name, jobs)
+        workers(name, jobs)
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'cl-manifold\[ray\]'"):
-        engine_named("ray", 2)
+        workers("ray", 2)
 
 
 def _wait_for(file: Path) -> int:
