@@ -10,12 +10,14 @@ from typing import Any, final
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cl_manifold.contexts.record import TaskRecord
 
 BARS = "▁▂▃▄▅▆▇█"
+WIDE = 100
+"""Columns of a terminal from which the progress has a bar."""
 
 
 @cache
@@ -26,19 +28,20 @@ def console() -> Console:
 
 @final
 class Display:
-    """An observer that draws a live line on a terminal, or a line per experience elsewhere."""
+    """An observer that says a line per experience and, on a terminal, how far the next one is."""
 
     def __init__(self) -> None:
-        self._live = console().is_terminal
-        self._progress = Progress(
+        shown = console()
+        columns: list[ProgressColumn] = [
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
             TextColumn("{task.fields[state]}"),
-            TimeElapsedColumn(),
-            console=console(),
-            disable=not self._live,
-            transient=True,
+        ]
+        if shown.width >= WIDE:
+            columns.insert(1, BarColumn(bar_width=24))
+            columns.insert(2, TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"))
+        columns.append(TimeElapsedColumn())
+        self._progress = Progress(
+            *columns, console=shown, disable=not shown.is_terminal, transient=True
         )
         self._bar: TaskID | None = None
         self._total = self._epochs = 1
@@ -99,12 +102,12 @@ class Display:
 
     def learned(self, record: TaskRecord, accuracy_so_far: float) -> None:
         """Show the accuracy over what was learned."""
-        self._accuracy = f"· accuracy so far {accuracy_so_far:.3f}"
-        if not self._live:
-            console().print(
-                f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
-                f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s"
-            )
+        self._accuracy = f"· so far {accuracy_so_far:.3f}"
+        console().print(
+            f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
+            f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s",
+            soft_wrap=True,
+        )
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
