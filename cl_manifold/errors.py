@@ -55,6 +55,15 @@ def context_text(context: Iterable[SupportsFloat]) -> str:
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
 
 
+def shortened(text: str, most: int = 120) -> str:
+    """A text for a sentence: what is too long ends in dots.
+
+    >>> shortened("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def public(text: str) -> str:
     """A text that may leave the process: its addresses hold neither user nor password.
 

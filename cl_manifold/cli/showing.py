@@ -34,6 +34,7 @@ def show(
 
     Of a run its accuracy matrix, contexts and decisions; of `compare` the table.
     """
+    from cl_manifold.experiments.result import Result, Setting, parsed
     from cl_manifold.tracking import (
         find_run,
         open_store,
@@ -45,9 +46,11 @@ def show(
     store = open_store(resolve_tracking_uri(tracking_uri), experiment or "cl-manifold")
     run_id = find_run(store, run)
     if changes:
-        text = read_artifact(store, run_id, "result.json")
-        settings = json.loads(read_artifact(store, run_id, "configuration.json"))
-        _replay(json.loads(text), settings, changes, as_json)
+        found = parsed(Result, read_artifact(store, run_id, "result.json"), "result.json")
+        text = read_artifact(store, run_id, "configuration.json")
+        settings = parsed(dict[str, Setting], text, "configuration.json")
+        values = {key: setting["value"] for key, setting in settings.items()}
+        _replay(found, values, changes, as_json)
         return
     file, text = read_result(store, run_id)
     if as_json:
@@ -55,21 +58,19 @@ def show(
         return
     from cl_manifold.cli.tables import PRINTERS
 
-    PRINTERS[file](json.loads(text))
+    kind, show_it = PRINTERS[file]
+    show_it(parsed(kind, text, file))
 
 
-def _replay(
-    result: dict[str, Any], settings: dict[str, Any], changes: tuple[str, ...], as_json: bool
-) -> None:
+def _replay(result: Any, values: dict[str, Any], changes: tuple[str, ...], as_json: bool) -> None:
     from dataclasses import asdict
 
     from cl_manifold.cli.tables import print_replay
     from cl_manifold.contexts.replay import changed_rule, replay
     from cl_manifold.experiments.config import from_assignments
 
-    values = {key: entry["value"] for key, entry in settings.items()}
     own, other = changed_rule(values, from_assignments(changes, "--replay key=value"))
-    rows = replay(result["decisions"], own, other)
+    rows = replay(result.decisions, own, other)
     if not rows:
         raise StoreError(
             "this run holds no evidence to replay; run a stream with contexts.rule=evidence"

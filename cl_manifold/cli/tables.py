@@ -2,17 +2,19 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from cl_manifold.cli import compare_display
 from cl_manifold.cli.display import number, ratio
+from cl_manifold.comparison.order import ComparisonResult
 from cl_manifold.contexts.replay import Replayed
+from cl_manifold.experiments.result import Decision, Result
 
 MATRIX_COLUMNS = 24
 """Wider accuracy matrices show bars instead of numbers."""
@@ -28,36 +30,35 @@ NUMBERS = {
 """Columns of the decisions: heading, key and decimal places."""
 
 
-def print_result(result: dict[str, Any]) -> None:
+def print_result(result: Result) -> None:
     """Accuracy matrix, contexts and decisions of `result.json` on standard output."""
     console = _console()
     console.print(
-        f"[bold]{result['strategy']}[/] on [bold]{result['stream']}[/], seed {result['seed']}, "
-        f"context at test: {result['context_at_test']}"
+        f"[bold]{escape(result.strategy)}[/] on [bold]{escape(result.stream)}[/], "
+        f"seed {result.seed}, context at test: {result.context_at_test}"
     )
     console.print(
-        f"accuracy {result['acc']:.3f}   unseen {number(result['unseen_acc'])}   "
-        f"BWT {number(result['bwt'], '+.3f')}   forgetting {number(result['forgetting'])}   "
-        f"FWT {number(result['fwt'], '+.3f')}   stored ÷ model "
-        f"{ratio(result['stored_floats'], result['model_floats'])}"
+        f"accuracy {result.acc:.3f}   unseen {number(result.unseen_acc)}   "
+        f"BWT {number(result.bwt, '+.3f')}   forgetting {number(result.forgetting)}   "
+        f"FWT {number(result.fwt, '+.3f')}   stored ÷ model "
+        f"{ratio(result.stored_floats, result.model_floats)}"
     )
-    if result.get("decision_f1") is not None:
-        console.print(f"first visits and returns told apart: F1 {result['decision_f1']:.3f}")
+    if result.decision_f1 is not None:
+        console.print(f"first visits and returns told apart: F1 {result.decision_f1:.3f}")
     console.print("\n[bold]Accuracy on each experience (columns) after training on each (rows)[/]")
-    for row in _matrix_rows(result["accuracy_matrix"]):
+    for row in _matrix_rows(result.accuracy_matrix):
         console.print(row, soft_wrap=True)
     console.print("\n[bold]Contexts and decisions[/]")
-    console.print(_decisions(result["decisions"]))
+    console.print(_decisions(result.decisions))
 
 
-def print_comparison(result: dict[str, Any]) -> None:
+def print_comparison(result: ComparisonResult) -> None:
     """The table of `comparison.json` on standard output."""
     console = _console()
-    seeds = ", ".join(map(str, result["seeds"]))
-    console.print(f"[bold]{result['stream']}[/], seeds {seeds}")
-    rows = [SimpleNamespace(**row) for row in result["rows"]]
-    console.print(compare_display.table(rows, console.width))
-    for label, at, problem in compare_display.problems_by_reason(result["problems"]):
+    seeds = ", ".join(map(str, result.seeds))
+    console.print(f"[bold]{escape(result.stream)}[/], seeds {seeds}")
+    console.print(compare_display.table(result.rows, console.width))
+    for label, at, problem in compare_display.problems_by_reason(result.problems):
         console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True, markup=False)
 
 
@@ -103,12 +104,12 @@ def _colour(value: float) -> str:
     return "green" if value >= 0.9 else "yellow" if value >= 0.6 else "red"
 
 
-def _vertex(decision: dict[str, Any]) -> str:
+def _vertex(decision: Decision) -> str:
     context = decision["context"]
     return f"vertex {context.index(max(context))}" if max(context) == 1 else "mixture"
 
 
-def _decisions(decisions: list[dict[str, Any]]) -> Table:
+def _decisions(decisions: list[Decision]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     untold = all(d.get("truth") is None for d in decisions)
     for column in ("#", "context", "at", "source", *(() if untold else ("truth",)), "decision"):
@@ -122,7 +123,7 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
             d["name"],
             at or "–",
             d["context_source"],
-            *(() if untold else (d["kind"],)),
+            *(() if untold else (d.get("kind"),)),
             d["decision"],
             *(
                 "–" if d[key] is None else f"{d[key]:.{places}f}"
@@ -132,8 +133,8 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
     return table
 
 
-PRINTERS: Mapping[str, Callable[[dict[str, Any]], None]] = {
-    "result.json": print_result,
-    "comparison.json": print_comparison,
+PRINTERS: Mapping[str, tuple[Any, Callable[[Any], None]]] = {
+    "result.json": (Result, print_result),
+    "comparison.json": (ComparisonResult, print_comparison),
 }
-"""How each file that holds a result is printed."""
+"""What each file that holds a result is, and how it is printed."""

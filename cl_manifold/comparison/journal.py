@@ -4,7 +4,6 @@ A comparison is known by its digest, a run in it by its key; both are tags. A co
 is not FINISHED is continued by the next one with the same digest.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from mlflow.entities import Run
 
 from cl_manifold.comparison.jobs import KEY, PARENT
 from cl_manifold.errors import StoreError
+from cl_manifold.experiments.result import Result, parsed
 from cl_manifold.tracking import Store, read_artifact
 from cl_manifold.tracking.keeping import Left, left_behind
 from cl_manifold.tracking.living import HOST, host
@@ -79,10 +79,15 @@ def finished_results(store: Store, parent_run_id: str) -> dict[str, dict[str, An
         StoreError: the store refuses, or a finished run has lost its result.
     """
     return {
-        run.data.tags[KEY]: json.loads(read_artifact(store, run.info.run_id, "result.json"))
+        run.data.tags[KEY]: _result(store, run.info.run_id)
         for run in children(store, parent_run_id)
         if run.info.status == "FINISHED" and KEY in run.data.tags
     }
+
+
+def _result(store: Store, run_id: str) -> dict[str, Any]:
+    text = read_artifact(store, run_id, "result.json")
+    return parsed(Result, text, f"result.json of run {run_id}").as_dict()
 
 
 def left_here(store: Store, parent_run_id: str) -> dict[str, Left]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from cl_manifold.contexts.decisions import AlwaysGrow, ByEvidence, GainRule, NeverGrow, Rule
 from cl_manifold.contexts.evidence import evidence_from
-from cl_manifold.errors import ConfigError
+from cl_manifold.errors import ConfigError, DataError
 
 LIMITS = ("level", "tolerance", "drift")
 RULES = ("evidence", "always-grow", "never-grow", "csp")
@@ -58,7 +58,12 @@ def replay(decisions: Iterable[Mapping[str, Any]], own: Rule, other: Rule) -> li
     rows: list[Replayed] = []
     for d in decisions:
         if d.get("evidence"):
-            evidence = evidence_from(d["evidence"])
+            try:
+                evidence = evidence_from(d["evidence"])
+            except (TypeError, KeyError, ValueError) as error:
+                raise DataError(
+                    f"the evidence of {d['name']!r} is damaged ({error}); run it again"
+                ) from error
             rows.append(
                 Replayed(d["experience"], d["name"], own.decide(evidence), other.decide(evidence))
             )

@@ -19,7 +19,7 @@ from cl_manifold.contexts import TaskRecord
 from cl_manifold.errors import DataError, IncompatibleError
 from cl_manifold.experiments import snapshot
 from cl_manifold.experiments.progress import Progress
-from cl_manifold.experiments.result import Result, result_of
+from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
 from cl_manifold.geometry import Simplex
 from cl_manifold.manifold.saving import save_manifold
@@ -110,7 +110,7 @@ class Recorder:
 
     def end(self, trial: Trial) -> Result:
         """Figures, result and report over the finished tasks."""
-        result = result_of(trial, self.run.run_id)
+        result = trial.result(self.run.run_id)
         config, stream, progress = trial.config, trial.stream, trial.progress
         sentence = result.sentence(config.topology.kind, len(stream.test_stream))
         figures = _figures(trial)

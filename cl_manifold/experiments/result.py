@@ -1,10 +1,43 @@
-"""The result of a trial: one typed record, from training to table, JSON and report."""
+"""The result of a trial: one typed record, from training to table, JSON and report, and back."""
 
 from dataclasses import asdict, dataclass
-from math import isnan
-from typing import Any, final
+from typing import Annotated, Any, NotRequired, TypeVar, final
 
-from cl_manifold.experiments.trial import Trial
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from cl_manifold.errors import DataError
+
+T = TypeVar("T")
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Decision(TypedDict):
+    """What happened to one task: `TaskRecord.as_dict`, and the accuracy on it at the end."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
+
+    experience: int
+    name: str
+    context: list[float]
+    context_source: str
+    decision: str
+    plasticity: float | None
+    overshoot: float | None
+    drift: float | None
+    zero_shot_acc: float | None
+    acc: float | None
+    final_acc: float | None
+    truth: NotRequired[str | None]
+    kind: NotRequired[str | None]
+    evidence: NotRequired[dict[str, Any] | None]
+
+
+class Setting(TypedDict):
+    """One setting of `configuration.json`."""
+
+    value: Any
+    source: str
 
 
 @final
@@ -27,28 +60,28 @@ class Result:
         replay_samples: training samples kept at the end; they count in `stored_floats`.
         context_at_test: "given", "inferred", "not used" or "not stated".
         decision_f1: how well first visits and returns were told apart; None without a truth.
-        decisions: one dict per task, `TaskRecord` plus the final accuracy.
+        decisions: one per task.
     """
 
     run_id: str
     stream: str
     strategy: str
     seed: int
-    acc: float
+    acc: Share
     bwt: float | None
     forgetting: float | None
     fwt: float | None
     learning_acc: float | None
     unseen_acc: float | None
-    accuracy_matrix: list[list[float | None]]
+    accuracy_matrix: list[list[Share | None]]
     control_points: int | None
     stored_floats: int | None
-    model_floats: int
+    model_floats: Annotated[int, Field(gt=0)]
     replay_samples: int | None
     train_seconds: float
     context_at_test: str
     decision_f1: float | None
-    decisions: list[dict[str, Any]]
+    decisions: list[Decision]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -78,31 +111,28 @@ class Result:
         )
 
 
-def result_of(trial: Trial, run_id: str) -> Result:
-    """The result over the finished tasks of a trial."""
-    progress, config = trial.progress, trial.config
-    last, stored = progress.records[-1], progress.stored
-    found: dict[str, Any] = progress.summary()
-    return Result(
-        run_id=run_id,
-        stream=trial.stream.name,
-        strategy=config.strategy.name,
-        seed=config.seed,
-        accuracy_matrix=[[None if isnan(a) else float(a) for a in r] for r in progress.matrix],
-        control_points=last.control_points,
-        stored_floats=last.stored_floats,
-        model_floats=sum(p.numel() for p in trial.network.parameters()),
-        replay_samples=stored.samples if stored else None,
-        train_seconds=progress.train_seconds,
-        context_at_test=config.strategy.context_at_test(config.contexts),
-        decision_f1=progress.decision_f1,
-        decisions=[
-            record.as_dict() | {"final_acc": None if isnan(acc) else float(acc)}
-            for record, acc in zip(progress.records, progress.final, strict=True)
-        ],
-        **found,
-    )
-
-
 def _times(floats: int | None, model: int) -> str:
     return "not stated" if floats is None else f"{floats / model:.2f} × the model"
+
+
+def parsed(kind: type[T], text: str, what: str) -> T:
+    """The record that a JSON text holds.
+
+    >>> parsed(dict[str, int], '{"a": 1}', "the file")
+    {'a': 1}
+
+    Args:
+        kind: of the record: a dataclass, a typed dictionary or a container of them.
+        text: as it was read from a file.
+        what: names the file in errors.
+
+    Raises:
+        DataError: the text is no such record.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = f"{place}: {first['msg']}" if place else first["msg"]
+        raise DataError(f"{what} is damaged ({said[:200]}); run it again") from None

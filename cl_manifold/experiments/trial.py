@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from math import isnan
 from typing import Any, final
 from warnings import catch_warnings, simplefilter
 
@@ -25,6 +26,7 @@ from cl_manifold.experiments.config import Resolved
 from cl_manifold.experiments.freezing import Freezer, World
 from cl_manifold.experiments.observing import Observer, Silence
 from cl_manifold.experiments.progress import nothing_yet
+from cl_manifold.experiments.result import Decision, Result
 from cl_manifold.experiments.resuming import left_out, own_packages, reached
 from cl_manifold.experiments.thawing import Thawer
 from cl_manifold.experiments.trust import Trust
@@ -78,6 +80,31 @@ class Trial:
                 yield step
         elif not self.progress.done:
             yield self._all()
+
+    def result(self, run_id: str) -> Result:
+        """The result over the finished tasks."""
+        progress, config = self.progress, self.config
+        last, stored = progress.records[-1], progress.stored
+        found: dict[str, Any] = progress.summary()
+        return Result(
+            run_id=run_id,
+            stream=self.stream.name,
+            strategy=config.strategy.name,
+            seed=config.seed,
+            accuracy_matrix=[[None if isnan(a) else float(a) for a in r] for r in progress.matrix],
+            control_points=last.control_points,
+            stored_floats=last.stored_floats,
+            model_floats=sum(p.numel() for p in self.network.parameters()),
+            replay_samples=stored.samples if stored else None,
+            train_seconds=progress.train_seconds,
+            context_at_test=config.strategy.context_at_test(config.contexts),
+            decision_f1=progress.decision_f1,
+            decisions=[
+                Decision(**record.as_dict(), final_acc=None if isnan(acc) else float(acc))
+                for record, acc in zip(progress.records, progress.final, strict=True)
+            ],
+            **found,
+        )
 
     # -- putting aside and going on ------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cl_manifold.experiments.config import resolve
-from cl_manifold.experiments.result import Result, result_of
+from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.running import run
 from cl_manifold.experiments.trial import Trial
 from tests.fitting import OF_TASKS
@@ -87,7 +87,7 @@ def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
     trial = Trial(resolve([("test", TINY | more)]))
     for _ in trial.steps():
         pass
-    return result_of(trial, "").accuracy_matrix
+    return trial.result("").accuracy_matrix
 
 
 @pytest.mark.parametrize("strategy", OF_TASKS)
