@@ -16,7 +16,7 @@ from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.basis import Basis
 from cl_manifold.geometry.topology import Circle, Interval, Product, Simplex, Topology
 from cl_manifold.tracking.projection import WeightProjection
-from cl_manifold.tracking.style import DECISIONS, FAINT, INK, SOFT, hues, new_figure
+from cl_manifold.tracking.style import DECISIONS, FAINT, INK, SOFT, as_is, hues, new_figure
 
 _MOST_LABELS = 30
 _DONE = {"place": "placed", "grow": "grown", "reuse": "reused", "train": "trained"}
@@ -199,7 +199,7 @@ def _draw_names(
         outward = place / max(float(np.hypot(*place)), 1e-9)
         shift = outward * 21 if isinstance(topology, Circle | Simplex) else np.array([0.0, -21.0])
         axes.annotate(
-            record.name,
+            as_is(record.name),
             (float(place[0]), float(place[1])),
             xytext=(float(shift[0]), float(shift[1])),
             textcoords="offset points",
@@ -235,7 +235,7 @@ def _decision_legend(figure: Figure, decisions: Sequence[str]) -> None:
             markerfacecolor="white",
             markeredgewidth=2,
             markeredgecolor=DECISIONS.get(word, INK),
-            label=word,
+            label=as_is(word),
         )
         for word in decisions
     ]

@@ -1,6 +1,7 @@
 """Figures and reports of a comparison: what is in them, what is safe, what is left out."""
 
 import base64
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -199,6 +200,22 @@ def test_perfect_accuracies_have_a_readable_axis() -> None:
         low, high = axis.get_view_interval()
         assert low < 0.99 < 1.0 < high
         assert 1.0 in axis.get_majorticklocs()
+
+
+def test_labels_are_drawn_letter_by_letter_and_begin_no_formula() -> None:
+    names = ["a$b$", "<script>alert(1)</script>", "x|y", "_z_", "$\\frac{"]
+    made = [outcome(n, s, 0.9, "given", 1.0 + i) for i, n in enumerate(names) for s in (0, 1)]
+    made += [outcome("$none$", 0, 0.8, "given", 0.0)]
+    for figure in comparison_figures(made, rows_of(made)).values():
+        drawn = [
+            text._preprocess_math(text.get_text())  # type: ignore[attr-defined]
+            for text in figure.findobj(Text)
+            if isinstance(text, Text) and text.get_text()
+        ]
+        assert {kind for _, kind in drawn} == {False}
+        said = " ".join(words for words, _ in drawn)
+        assert [name for name in [*names, "$none$"] if name not in said] == []
+        figure.savefig(io.BytesIO(), format="svg")
 
 
 def test_nothing_measured_draws_nothing() -> None:
