@@ -56,6 +56,7 @@ def accuracy_matrix_figure(matrix: Float[ndarray, "T T"], names: Sequence[str]) 
     cells = axes.pcolormesh(
         edges, edges, np.ma.masked_invalid(matrix), cmap=_BLUES, vmin=low, vmax=high
     )
+    cells.set_rasterized(count > _MOST_NAMES)  # one picture, however many cells
     cells.set(edgecolor="white", linewidth=0.8 if count <= _MOST_NAMES else 0)
     axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
     _name_ticks(axes, names)
