@@ -31,7 +31,8 @@ _NUMBERS = ("plasticity", "overshoot", "drift", "accuracy before", "right after"
 _NOTE = (
     "Plasticity: freedom left at the context before training, 0 to 1. Overshoot: largest swing "
     "that the commit causes elsewhere. Drift: largest share of predictions at earlier contexts "
-    "that the commit changed. Accuracies are in [0, 1]."
+    "that the commit changed. Accuracies are in [0, 1]. Of long coordinates the largest number and "
+    "its place are shown; contexts.json has all."
 )
 _EVIDENCE = {
     "zero_shot_loss": "zero-shot loss",
@@ -52,8 +53,8 @@ _WHY = (
     "earlier contexts that committing would change. Truth is for scoring only."
 )
 _DRAWN = ("manifold", "accuracy_by_context", "learning", "accuracy_matrix")
-_MOST_ROWS = 40
-"""A table of the accuracy matrix has no more, so that pages grow no faster than streams."""
+_MOST_ROWS, _MOST_NUMBERS = 40, 12
+"""Of a matrix and of a coordinate: pages grow no faster than streams."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def render_report(data: ReportData) -> str:
 def _decisions(data: ReportData) -> Table:
     rows = [
         (
-            *(str(r.experience), r.name, context_text(r.context) if r.context else "–"),
+            *(str(r.experience), r.name, _coordinate(r.context)),
             *(r.context_source, r.decision),
             *map(number, (r.plasticity, r.overshoot, r.drift, r.zero_shot_acc, r.acc, float(end))),
         )
@@ -123,6 +124,13 @@ def _decisions(data: ReportData) -> Table:
     ]
     head = ("experience", "context", "coordinate", "source", "decision", *_NUMBERS)
     return Table(head, rows, ("experience", "coordinate", *_NUMBERS), tagged="decision")
+
+
+def _coordinate(context: tuple[float, ...]) -> str:
+    """All numbers of a context if they are few, else the largest."""
+    if len(context) <= _MOST_NUMBERS:
+        return context_text(context) if context else "–"
+    return f"{max(context):.4g} at {context.index(max(context))} of 0 to {len(context) - 1}"
 
 
 def _evidence(data: ReportData) -> Table:

@@ -167,7 +167,8 @@ def test_learning_of_an_unfinished_stream_ends_where_it_stopped() -> None:
 def edges(axes: Axes) -> list[str]:
     """Edge colours of the dots, in the order drawn."""
     dots = [item for item in axes.collections if not isinstance(item, LineCollection)]
-    return [to_hex(np.asarray(dot.get_edgecolor())[0]).upper() for dot in dots]
+    colours = [colour for dot in dots for colour in np.asarray(dot.get_edgecolor())]
+    return [to_hex(colour).upper() for colour in colours]
 
 
 def test_a_circle_is_a_ring_with_numbered_dots_coloured_by_decision() -> None:
