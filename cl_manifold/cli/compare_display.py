@@ -9,6 +9,7 @@ from typing import Any, final
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -62,7 +63,7 @@ class CompareDisplay:
         self._accs = {label: {} for label in outlook.labels}
         seeds = ", ".join(map(str, outlook.seeds))
         console().print(
-            f"comparing {len(outlook.labels)} strategies on [bold]{outlook.stream}[/], "
+            f"comparing {len(outlook.labels)} strategies on [bold]{escape(outlook.stream)}[/], "
             f"seeds {seeds}, {_runs(outlook.total)}, {outlook.jobs} at once"
         )
         if outlook.resumed:
@@ -91,7 +92,7 @@ class CompareDisplay:
     def lost(self, label: str, seed: int) -> None:
         """Say that a process died."""
         self._running.pop((label, seed), None)
-        console().print(f"  the process of {label}, seed {seed} died", soft_wrap=True)
+        console().print(f"  the process of {label}, seed {seed} died", soft_wrap=True, markup=False)
 
     def finished(self, outcome: Any, earlier: bool) -> None:
         """Say how a run did."""
@@ -108,20 +109,22 @@ class CompareDisplay:
     def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
         """Say what was chosen."""
         for line in toml_lines(values):
-            console().print(f"  {label}: [bold]{line}[/] (of {tried} candidates)", soft_wrap=True)
+            chosen = Text.assemble(f"  {label}: ", (line, "bold"), f" (of {tried} candidates)")
+            console().print(chosen, soft_wrap=True)
 
     def _count(self, outcome: Any, earlier: bool, name: str) -> None:
         self._done += outcome.result is not None
         self._kept += 1
         self._running.pop((outcome.label, outcome.seed), None)
         if outcome.problem is not None:
-            console().print(f"  {name}: {outcome.problem}", soft_wrap=True)
+            console().print(f"  {name}: {outcome.problem}", soft_wrap=True, markup=False)
         elif not self._drawing and not earlier:
             result, total = outcome.result, self._outlook.total
             console().print(
                 f"  {self._kept:>3}/{total} {name:<34} {result['acc']:.3f}  "
                 f"{result['train_seconds']:5.1f} s",
                 soft_wrap=True,
+                markup=False,
             )
         self._draw(now=True)
 
@@ -147,7 +150,7 @@ class CompareDisplay:
             seconds = self._seconds.get(label, [])
             at = [f"seed {s}: {t}" for (name, s), t in self._running.items() if name == label]
             table.add_row(
-                label,
+                Text(label),
                 seed_marks(self._outlook.seeds, accs, {s for n, s in self._running if n == label}),
                 f"{mean(known):.3f}" if known else "",
                 f"{mean(seconds):.1f} s" if seconds else "",
@@ -165,15 +168,15 @@ class CompareDisplay:
             console().print(table(result.rows, console().width))
         for label, values in result.tuned.items():
             chosen = "; ".join(toml_lines(values))
-            console().print(f"tuned {label}: {chosen}", soft_wrap=True)
+            console().print(f"tuned {label}: {chosen}", soft_wrap=True, markup=False)
         for label, seeds, problem in problems_by_reason(result.problems):
-            console().print(f"[bold]{label}[/] could not run (seed {seeds}): ", end="")
+            console().print(f"[bold]{escape(label)}[/] could not run (seed {seeds}): ", end="")
             console().print(problem, soft_wrap=True, markup=False)
         addresses = self._run.addresses()
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "
         console().print("Look at it in MLflow:", style="bold")
-        console().print(f"  {before}{addresses.run}", soft_wrap=True)
+        console().print(f"  {before}{addresses.run}", soft_wrap=True, markup=False)
 
 
 def _runs(count: int) -> str:
@@ -226,7 +229,7 @@ def table(rows: Any, width: int) -> Table:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [cell(row) for cell in columns.values()]
-        drawn.add_row(row.label, *cells, style="bold" if row.best else "")
+        drawn.add_row(*map(Text, (row.label, *cells)), style="bold" if row.best else "")
     return drawn
 
 

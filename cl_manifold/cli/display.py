@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cl_manifold.contexts.record import TaskRecord
 
@@ -21,7 +22,7 @@ BARS = "▁▂▃▄▅▆▇█"
 @cache
 def console() -> Console:
     """The console of standard error."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, emoji=False)
 
 
 @final
@@ -31,10 +32,10 @@ class Display:
     def __init__(self) -> None:
         self._live = console().is_terminal
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.completed:.0f}/{task.total:.0f} epochs"),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.fields[state]}", markup=False),
             TimeElapsedColumn(),
             console=console(),
             disable=not self._live,
@@ -63,6 +64,7 @@ class Display:
                 f"{program()} show {self._run.run_id[:8]}; go on with "
                 f"{program()} resume {self._run.run_id[:8]}",
                 soft_wrap=True,
+                markup=False,
             )
 
     # -- the observer of a run -----------------------------------------------------------------
@@ -76,7 +78,7 @@ class Display:
         self._total, self._epochs = len(stream.test_stream), config.training.epochs
         what = "contexts at once" if stream.at_once else "experiences"
         console().print(
-            f"[bold]{config.strategy.name}[/] on [bold]{stream.name}[/]: "
+            f"[bold]{escape(config.strategy.name)}[/] on [bold]{escape(stream.name)}[/]: "
             f"{self._total} {what}, seed {config.seed}"
         )
         rounds = len(stream.train_stream) * self._epochs
@@ -103,12 +105,13 @@ class Display:
         if not self._live:
             console().print(
                 f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
-                f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s"
+                f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s",
+                markup=False,
             )
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        console().print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
+        console().print(sentence, soft_wrap=True, markup=False, style="yellow")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -118,7 +121,7 @@ class Display:
         table.add_column()
         table.add_column(justify="right")
         for name, value in summary_cells(result):
-            table.add_row(name, value)
+            table.add_row(name, Text(value))
         console().print(table)
         drawn = bars(result.accuracy_matrix[-1])
         console().print(f"accuracy by experience, 0 to 1:  {drawn}", soft_wrap=True)
@@ -126,7 +129,7 @@ class Display:
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "
         console().print("Look at it in MLflow:", style="bold")
-        console().print(f"  {before}{addresses.run}", soft_wrap=True)
+        console().print(f"  {before}{addresses.run}", soft_wrap=True, markup=False)
 
 
 def program() -> str:

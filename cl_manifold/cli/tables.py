@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -32,8 +33,12 @@ def print_result(result: dict[str, Any]) -> None:
     """Accuracy matrix, contexts and decisions of `result.json` on standard output."""
     console = _console()
     console.print(
-        f"[bold]{result['strategy']}[/] on [bold]{result['stream']}[/], seed {result['seed']}, "
-        f"context at test: {result['context_at_test']}"
+        Text.assemble(
+            (result["strategy"], "bold"),
+            " on ",
+            (result["stream"], "bold"),
+            f", seed {result['seed']}, context at test: {result['context_at_test']}",
+        )
     )
     console.print(
         f"accuracy {result['acc']:.3f}   unseen {number(result['unseen_acc'])}   "
@@ -54,7 +59,7 @@ def print_comparison(result: dict[str, Any]) -> None:
     """The table of `comparison.json` on standard output."""
     console = _console()
     seeds = ", ".join(map(str, result["seeds"]))
-    console.print(f"[bold]{result['stream']}[/], seeds {seeds}")
+    console.print(f"[bold]{escape(result['stream'])}[/], seeds {seeds}")
     rows = [SimpleNamespace(**row) for row in result["rows"]]
     console.print(compare_display.table(rows, console.width))
     for label, at, problem in compare_display.problems_by_reason(result["problems"]):
@@ -70,15 +75,17 @@ def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
     for row in rows:
         then = row.after or "needs a probe"
         style = "" if row.after == row.before else "yellow"
-        table.add_row(str(row.experience), row.name, row.before or "–", Text(then, style))
+        table.add_row(str(row.experience), Text(row.name), row.before or "–", Text(then, style))
     changed = sum(row.after != row.before for row in rows)
     console.print(table)
-    console.print(f"{changed} of {len(rows)} decisions would have been others under {rule}")
+    console.print(
+        f"{changed} of {len(rows)} decisions would have been others under {rule}", markup=False
+    )
 
 
 def _console() -> Console:
     """Standard output; wide enough for all columns where it is not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def _matrix_rows(matrix: list[list[float | None]]) -> list[Text]:
@@ -119,11 +126,9 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
         at = " ".join(f"{x:.3g}" for x in d["context"]) if len(d["context"]) <= 2 else _vertex(d)
         table.add_row(
             str(d["experience"]),
-            d["name"],
-            at or "–",
-            d["context_source"],
+            *map(Text, (d["name"], at or "–", d["context_source"])),
             *(() if untold else (d["kind"],)),
-            d["decision"],
+            Text(d["decision"]),
             *(
                 "–" if d[key] is None else f"{d[key]:.{places}f}"
                 for key, places in NUMBERS.values()
