@@ -9,7 +9,6 @@ from typing import Any, final
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -63,8 +62,9 @@ class CompareDisplay:
         self._accs = {label: {} for label in outlook.labels}
         seeds = ", ".join(map(str, outlook.seeds))
         console().print(
-            f"comparing {len(outlook.labels)} strategies on [bold]{escape(outlook.stream)}[/], "
-            f"seeds {seeds}, {_runs(outlook.total)}, {outlook.jobs} at once"
+            f"comparing {len(outlook.labels)} strategies on",
+            Text(f"{outlook.stream},", "bold"),
+            f"seeds {seeds}, {_runs(outlook.total)}, {outlook.jobs} at once",
         )
         if outlook.resumed:
             console().print(
@@ -87,12 +87,12 @@ class CompareDisplay:
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        console().print(sentence, soft_wrap=True, markup=False, style="yellow")
+        console().print(sentence, soft_wrap=True, style="yellow")
 
     def lost(self, label: str, seed: int) -> None:
         """Say that a process died."""
         self._running.pop((label, seed), None)
-        console().print(f"  the process of {label}, seed {seed} died", soft_wrap=True, markup=False)
+        console().print(f"  the process of {label}, seed {seed} died", soft_wrap=True)
 
     def finished(self, outcome: Any, earlier: bool) -> None:
         """Say how a run did."""
@@ -109,22 +109,21 @@ class CompareDisplay:
     def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
         """Say what was chosen."""
         for line in toml_lines(values):
-            chosen = Text.assemble(f"  {label}: ", (line, "bold"), f" (of {tried} candidates)")
-            console().print(chosen, soft_wrap=True)
+            chosen = Text(line, "bold")
+            console().print(f"  {label}:", chosen, f"(of {tried} candidates)", soft_wrap=True)
 
     def _count(self, outcome: Any, earlier: bool, name: str) -> None:
         self._done += outcome.result is not None
         self._kept += 1
         self._running.pop((outcome.label, outcome.seed), None)
         if outcome.problem is not None:
-            console().print(f"  {name}: {outcome.problem}", soft_wrap=True, markup=False)
+            console().print(f"  {name}: {outcome.problem}", soft_wrap=True)
         elif not self._drawing and not earlier:
             result, total = outcome.result, self._outlook.total
             console().print(
                 f"  {self._kept:>3}/{total} {name:<34} {result['acc']:.3f}  "
                 f"{result['train_seconds']:5.1f} s",
                 soft_wrap=True,
-                markup=False,
             )
         self._draw(now=True)
 
@@ -150,7 +149,7 @@ class CompareDisplay:
             seconds = self._seconds.get(label, [])
             at = [f"seed {s}: {t}" for (name, s), t in self._running.items() if name == label]
             table.add_row(
-                Text(label),
+                label,
                 seed_marks(self._outlook.seeds, accs, {s for n, s in self._running if n == label}),
                 f"{mean(known):.3f}" if known else "",
                 f"{mean(seconds):.1f} s" if seconds else "",
@@ -168,15 +167,15 @@ class CompareDisplay:
             console().print(table(result.rows, console().width))
         for label, values in result.tuned.items():
             chosen = "; ".join(toml_lines(values))
-            console().print(f"tuned {label}: {chosen}", soft_wrap=True, markup=False)
+            console().print(f"tuned {label}: {chosen}", soft_wrap=True)
         for label, seeds, problem in problems_by_reason(result.problems):
-            console().print(f"[bold]{escape(label)}[/] could not run (seed {seeds}): ", end="")
-            console().print(problem, soft_wrap=True, markup=False)
+            why = f"could not run (seed {seeds}): {problem}"
+            console().print(Text(label, "bold"), why, soft_wrap=True)
         addresses = self._run.addresses()
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "
         console().print("Look at it in MLflow:", style="bold")
-        console().print(f"  {before}{addresses.run}", soft_wrap=True, markup=False)
+        console().print(f"  {before}{addresses.run}", soft_wrap=True)
 
 
 def _runs(count: int) -> str:
@@ -229,7 +228,7 @@ def table(rows: Any, width: int) -> Table:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         cells = [cell(row) for cell in columns.values()]
-        drawn.add_row(*map(Text, (row.label, *cells)), style="bold" if row.best else "")
+        drawn.add_row(row.label, *cells, style="bold" if row.best else "")
     return drawn
 
 

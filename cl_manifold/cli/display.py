@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -21,8 +20,8 @@ BARS = "▁▂▃▄▅▆▇█"
 
 @cache
 def console() -> Console:
-    """The console of standard error."""
-    return Console(stderr=True, highlight=False, emoji=False)
+    """The console of standard error; text is shown as it is, whatever stands in it."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 @final
@@ -64,7 +63,6 @@ class Display:
                 f"{program()} show {self._run.run_id[:8]}; go on with "
                 f"{program()} resume {self._run.run_id[:8]}",
                 soft_wrap=True,
-                markup=False,
             )
 
     # -- the observer of a run -----------------------------------------------------------------
@@ -78,8 +76,8 @@ class Display:
         self._total, self._epochs = len(stream.test_stream), config.training.epochs
         what = "contexts at once" if stream.at_once else "experiences"
         console().print(
-            f"[bold]{escape(config.strategy.name)}[/] on [bold]{escape(stream.name)}[/]: "
-            f"{self._total} {what}, seed {config.seed}"
+            *(Text(config.strategy.name, "bold"), "on", Text(f"{stream.name}:", "bold")),
+            f"{self._total} {what}, seed {config.seed}",
         )
         rounds = len(stream.train_stream) * self._epochs
         self._bar = self._progress.add_task(
@@ -105,13 +103,12 @@ class Display:
         if not self._live:
             console().print(
                 f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
-                f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s",
-                markup=False,
+                f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s"
             )
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        console().print(sentence, soft_wrap=True, markup=False, style="yellow")
+        console().print(sentence, soft_wrap=True, style="yellow")
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -121,7 +118,7 @@ class Display:
         table.add_column()
         table.add_column(justify="right")
         for name, value in summary_cells(result):
-            table.add_row(name, Text(value))
+            table.add_row(name, value)
         console().print(table)
         drawn = bars(result.accuracy_matrix[-1])
         console().print(f"accuracy by experience, 0 to 1:  {drawn}", soft_wrap=True)
@@ -129,7 +126,7 @@ class Display:
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "
         console().print("Look at it in MLflow:", style="bold")
-        console().print(f"  {before}{addresses.run}", soft_wrap=True, markup=False)
+        console().print(f"  {before}{addresses.run}", soft_wrap=True)
 
 
 def program() -> str:

@@ -181,13 +181,12 @@ def _plain(item: Any) -> dict[str, Any]:
 def _print_table(stream: str, plans: list[Any], recommended: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     count = len(plans[0].tasks)
-    console.print(f"[bold]{escape(stream)}[/]: {count} tasks, planned without data")
+    console.print(Text(f"{stream}:", "bold"), f"{count} tasks, planned without data")
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("topology", no_wrap=True)
     for column in ("K", "stored ÷ model", "refused", "plasticity", "lowest", "overshoot"):
@@ -195,14 +194,14 @@ def _print_table(stream: str, plans: list[Any], recommended: str) -> None:
     table.add_column("verdict")
     for item in plans:
         table.add_row(
-            Text(item.name),
+            item.name,
             str(item.control_points),
             f"{item.stored_ratio:.2f}",
             f"{item.refused:.2f}",
             f"{item.plasticity:.3f}",
             f"{item.lowest_plasticity:.1e}",
             f"{item.overshoot:.1f}",
-            Text(item.verdict),
+            item.verdict,
             style="bold" if item.name == recommended else "",
         )
     console.print(table)

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -33,12 +32,8 @@ def print_result(result: dict[str, Any]) -> None:
     """Accuracy matrix, contexts and decisions of `result.json` on standard output."""
     console = _console()
     console.print(
-        Text.assemble(
-            (result["strategy"], "bold"),
-            " on ",
-            (result["stream"], "bold"),
-            f", seed {result['seed']}, context at test: {result['context_at_test']}",
-        )
+        *(Text(result["strategy"], "bold"), "on", Text(f"{result['stream']},", "bold")),
+        f"seed {result['seed']}, context at test: {result['context_at_test']}",
     )
     console.print(
         f"accuracy {result['acc']:.3f}   unseen {number(result['unseen_acc'])}   "
@@ -48,10 +43,11 @@ def print_result(result: dict[str, Any]) -> None:
     )
     if result.get("decision_f1") is not None:
         console.print(f"first visits and returns told apart: F1 {result['decision_f1']:.3f}")
-    console.print("\n[bold]Accuracy on each experience (columns) after training on each (rows)[/]")
+    title = "\nAccuracy on each experience (columns) after training on each (rows)"
+    console.print(title, style="bold")
     for row in _matrix_rows(result["accuracy_matrix"]):
         console.print(row, soft_wrap=True)
-    console.print("\n[bold]Contexts and decisions[/]")
+    console.print("\nContexts and decisions", style="bold")
     console.print(_decisions(result["decisions"]))
 
 
@@ -59,11 +55,11 @@ def print_comparison(result: dict[str, Any]) -> None:
     """The table of `comparison.json` on standard output."""
     console = _console()
     seeds = ", ".join(map(str, result["seeds"]))
-    console.print(f"[bold]{escape(result['stream'])}[/], seeds {seeds}")
+    console.print(Text(f"{result['stream']},", "bold"), f"seeds {seeds}")
     rows = [SimpleNamespace(**row) for row in result["rows"]]
     console.print(compare_display.table(rows, console.width))
     for label, at, problem in compare_display.problems_by_reason(result["problems"]):
-        console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True, markup=False)
+        console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True)
 
 
 def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
@@ -75,17 +71,16 @@ def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
     for row in rows:
         then = row.after or "needs a probe"
         style = "" if row.after == row.before else "yellow"
-        table.add_row(str(row.experience), Text(row.name), row.before or "–", Text(then, style))
+        table.add_row(str(row.experience), row.name, row.before or "–", Text(then, style))
     changed = sum(row.after != row.before for row in rows)
     console.print(table)
-    console.print(
-        f"{changed} of {len(rows)} decisions would have been others under {rule}", markup=False
-    )
+    console.print(f"{changed} of {len(rows)} decisions would have been others under {rule}")
 
 
 def _console() -> Console:
     """Standard output; wide enough for all columns where it is not a terminal."""
-    return Console(highlight=False, emoji=False, width=None if sys.stdout.isatty() else WIDE)
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _matrix_rows(matrix: list[list[float | None]]) -> list[Text]:
@@ -126,9 +121,11 @@ def _decisions(decisions: list[dict[str, Any]]) -> Table:
         at = " ".join(f"{x:.3g}" for x in d["context"]) if len(d["context"]) <= 2 else _vertex(d)
         table.add_row(
             str(d["experience"]),
-            *map(Text, (d["name"], at or "–", d["context_source"])),
+            d["name"],
+            at or "–",
+            d["context_source"],
             *(() if untold else (d["kind"],)),
-            Text(d["decision"]),
+            d["decision"],
             *(
                 "–" if d[key] is None else f"{d[key]:.{places}f}"
                 for key, places in NUMBERS.values()

@@ -34,24 +34,23 @@ _ELSEWHERE = (
     "These numbers are from the sources named, not from this comparison, and no mean here "
     "contains them. Settings differ where a difference is named, and may differ elsewhere."
 )
-_PACKAGE = "cl_manifold.comparison"
 
 
 def markdown_report(about: About, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> str:
     """The report as GitHub Markdown, without figures."""
-    return render(_PACKAGE, "comparison.md.jinja", **_values(about, rows, outcomes, {}))
+    return render("comparison.md.jinja", **_values(about, rows, outcomes, {}))
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The table alone, as GitHub Markdown; the rows of highest ACC are bold."""
-    return render(_PACKAGE, "table.md.jinja", table=_result(rows)).rstrip()
+    return render("table.md.jinja", table=_result(rows)).rstrip()
 
 
 def html_report(
     about: About, rows: Sequence[Row], outcomes: Sequence[Outcome], figures: Mapping[str, Figure]
 ) -> str:
     """The report as one page of HTML that needs nothing else, with `comparison_figures`."""
-    return render(_PACKAGE, "comparison.html.jinja", **_values(about, rows, outcomes, figures))
+    return render("comparison.html.jinja", **_values(about, rows, outcomes, figures))
 
 
 def _values(

@@ -5,12 +5,11 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import isfinite
 from typing import Any
 
 import matplotlib as mpl
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from matplotlib.figure import Figure
 
 from cl_manifold.tracking.style import DECISIONS, INK
@@ -52,28 +51,12 @@ class Section:
     folded: str = ""
 
 
-def render(package: str, template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """The text that a template of the package makes of the values.
 
     Every value is escaped in HTML; in Markdown by the filters `md` and `fenced`.
     """
-    return _environment(package).get_template(template).render(values)
-
-
-@cache
-def _environment(package: str) -> Environment:
-    """Templates of a package, which build on those here."""
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader("cl_manifold.tracking")]),
-        autoescape=select_autoescape(disabled_extensions=("md.jinja",), default=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"fenced": fenced, "image": image, "md": markdown}
-    environment.globals |= {"colours": DECISIONS, "ink": INK}
-    return environment
+    return _TEMPLATES.get_template(template).render(values)
 
 
 def image(figure: Figure) -> str:
@@ -106,3 +89,15 @@ def number(value: float | int | None) -> str:
         return "–"
     text = f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if abs(value) < 100 else ""
     return (text or f"{value:,.1f}").replace("-", "−").replace(",", "\u202f")
+
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("cl_manifold"),
+    autoescape=select_autoescape(disabled_extensions=("md.jinja",), default=True),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_TEMPLATES.filters |= {"fenced": fenced, "image": image, "md": markdown}
+_TEMPLATES.globals |= {"colours": DECISIONS, "ink": INK}

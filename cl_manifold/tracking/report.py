@@ -110,7 +110,7 @@ def render_report(data: ReportData) -> str:
     ]
     cards = [(_LABELS.get(key, key), _metric(key, value)) for key, value in data.metrics.items()]
     texts = {"title": data.title, "sentence": data.sentence, "cards": cards}
-    return render("cl_manifold.tracking", "run.html.jinja", sections=sections, **texts)
+    return render("run.html.jinja", sections=sections, **texts)
 
 
 def _decisions(data: ReportData) -> Table:

@@ -1,13 +1,14 @@
 """What people see in the terminal shows names as they are, whatever stands in them."""
 
 import io
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from cl_manifold.cli import compare_display, display, tables
+from cl_manifold.cli import display, tables
 from cl_manifold.cli.compare_display import CompareDisplay
 from cl_manifold.cli.display import Display
 from cl_manifold.contexts.record import TaskRecord
@@ -17,17 +18,21 @@ NAMES = ["[red]x[/]", "[/]", "[bold", "a[0]", ":warning:", "back\\", "[/red]", "
 
 
 @pytest.fixture(params=[False, True], ids=["elsewhere", "terminal"])
-def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+def written(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[io.StringIO]:
     """What is written to the console, without colours."""
     file = io.StringIO()
-    settings: dict[str, Any] = {"width": 200, "emoji": display.console()._emoji}
-    console = Console(
-        file=file, force_terminal=request.param, color_system=None, highlight=False, **settings
-    )
-    for module in (display, compare_display):
-        monkeypatch.setattr(module, "console", lambda: console)
-    monkeypatch.setattr(tables, "_console", lambda: console)
-    return file
+    look = {"file": file, "width": 200, "force_terminal": request.param, "color_system": None}
+
+    def console(**settings: Any) -> Console:
+        return Console(**settings | look)
+
+    for module in (display, tables):
+        monkeypatch.setattr(module, "Console", console)
+    display.console.cache_clear()
+    yield file
+    display.console.cache_clear()
 
 
 def addresses(name: str) -> Any:
