@@ -62,8 +62,9 @@ class CompareDisplay:
         self._accs = {label: {} for label in outlook.labels}
         seeds = ", ".join(map(str, outlook.seeds))
         console().print(
-            f"comparing {len(outlook.labels)} strategies on [bold]{outlook.stream}[/], "
-            f"seeds {seeds}, {_runs(outlook.total)}, {outlook.jobs} at once"
+            f"comparing {len(outlook.labels)} strategies on",
+            Text(f"{outlook.stream},", "bold"),
+            f"seeds {seeds}, {_runs(outlook.total)}, {outlook.jobs} at once",
         )
         if outlook.resumed:
             console().print(
@@ -86,7 +87,7 @@ class CompareDisplay:
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        console().print(sentence, soft_wrap=True, markup=False, style="yellow")
+        console().print(sentence, soft_wrap=True, style="yellow")
 
     def lost(self, label: str, seed: int) -> None:
         """Say that a process died."""
@@ -108,7 +109,8 @@ class CompareDisplay:
     def tuned(self, label: str, values: Mapping[str, Any], tried: int) -> None:
         """Say what was chosen."""
         for line in toml_lines(values):
-            console().print(f"  {label}: [bold]{line}[/] (of {tried} candidates)", soft_wrap=True)
+            chosen = Text(line, "bold")
+            console().print(f"  {label}:", chosen, f"(of {tried} candidates)", soft_wrap=True)
 
     def _count(self, outcome: Any, earlier: bool, name: str) -> None:
         self._done += outcome.result is not None
@@ -167,8 +169,8 @@ class CompareDisplay:
             chosen = "; ".join(toml_lines(values))
             console().print(f"tuned {label}: {chosen}", soft_wrap=True)
         for label, seeds, problem in problems_by_reason(result.problems):
-            console().print(f"[bold]{label}[/] could not run (seed {seeds}): ", end="")
-            console().print(problem, soft_wrap=True, markup=False)
+            why = f"could not run (seed {seeds}): {problem}"
+            console().print(Text(label, "bold"), why, soft_wrap=True)
         addresses = self._run.addresses()
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from cl_manifold.contexts.record import TaskRecord
 
@@ -22,8 +22,8 @@ WIDE = 100
 
 @cache
 def console() -> Console:
-    """The console of standard error."""
-    return Console(stderr=True, highlight=False)
+    """The console of standard error; text is shown as it is, whatever stands in it."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 @final
@@ -33,8 +33,8 @@ class Display:
     def __init__(self) -> None:
         shown = console()
         columns: list[ProgressColumn] = [
-            TextColumn("{task.description}"),
-            TextColumn("{task.fields[state]}"),
+            TextColumn("{task.description}", markup=False),
+            TextColumn("{task.fields[state]}", markup=False),
         ]
         if shown.width >= WIDE:
             columns.insert(1, BarColumn(bar_width=24))
@@ -79,8 +79,8 @@ class Display:
         self._total, self._epochs = len(stream.test_stream), config.training.epochs
         what = "contexts at once" if stream.at_once else "experiences"
         console().print(
-            f"[bold]{config.strategy.name}[/] on [bold]{stream.name}[/]: "
-            f"{self._total} {what}, seed {config.seed}"
+            *(Text(config.strategy.name, "bold"), "on", Text(f"{stream.name}:", "bold")),
+            f"{self._total} {what}, seed {config.seed}",
         )
         rounds = len(stream.train_stream) * self._epochs
         self._bar = self._progress.add_task(
@@ -111,7 +111,7 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """A line of its own."""
-        console().print(f"[yellow]{escape(sentence)}[/]", soft_wrap=True)
+        console().print(sentence, soft_wrap=True, style="yellow")
 
     # -- the end -------------------------------------------------------------------------------
 

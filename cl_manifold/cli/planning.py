@@ -182,10 +182,11 @@ def _print_table(stream: str, plans: list[Any], recommended: str) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     count = len(plans[0].tasks)
-    console.print(f"[bold]{stream}[/]: {count} tasks, planned without data")
+    console.print(Text(f"{stream}:", "bold"), f"{count} tasks, planned without data")
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     table.add_column("topology", no_wrap=True)
     for column in ("K", "stored ÷ model", "refused", "plasticity", "lowest", "overshoot"):

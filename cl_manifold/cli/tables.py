@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -34,8 +33,8 @@ def print_result(result: Result) -> None:
     """Accuracy matrix, contexts and decisions of `result.json` on standard output."""
     console = _console()
     console.print(
-        f"[bold]{escape(result.strategy)}[/] on [bold]{escape(result.stream)}[/], "
-        f"seed {result.seed}, context at test: {result.context_at_test}"
+        *(Text(result.strategy, "bold"), "on", Text(f"{result.stream},", "bold")),
+        f"seed {result.seed}, context at test: {result.context_at_test}",
     )
     console.print(
         f"accuracy {result.acc:.3f}   unseen {number(result.unseen_acc)}   "
@@ -45,10 +44,11 @@ def print_result(result: Result) -> None:
     )
     if result.decision_f1 is not None:
         console.print(f"first visits and returns told apart: F1 {result.decision_f1:.3f}")
-    console.print("\n[bold]Accuracy on each experience (columns) after training on each (rows)[/]")
+    title = "\nAccuracy on each experience (columns) after training on each (rows)"
+    console.print(title, style="bold")
     for row in _matrix_rows(result.accuracy_matrix):
         console.print(row, soft_wrap=True)
-    console.print("\n[bold]Contexts and decisions[/]")
+    console.print("\nContexts and decisions", style="bold")
     console.print(_decisions(result.decisions))
 
 
@@ -56,10 +56,10 @@ def print_comparison(result: ComparisonResult) -> None:
     """The table of `comparison.json` on standard output."""
     console = _console()
     seeds = ", ".join(map(str, result.seeds))
-    console.print(f"[bold]{escape(result.stream)}[/], seeds {seeds}")
+    console.print(Text(f"{result.stream},", "bold"), f"seeds {seeds}")
     console.print(compare_display.table(result.rows, console.width))
     for label, at, problem in compare_display.problems_by_reason(result.problems):
-        console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True, markup=False)
+        console.print(f"{label} could not run (seed {at}): {problem}", soft_wrap=True)
 
 
 def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
@@ -79,7 +79,8 @@ def print_replay(rows: Sequence[Replayed], rule: Any) -> None:
 
 def _console() -> Console:
     """Standard output; wide enough for all columns where it is not a terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDE)
+    width = None if sys.stdout.isatty() else WIDE
+    return Console(highlight=False, markup=False, emoji=False, width=width)
 
 
 def _matrix_rows(matrix: list[list[float | None]]) -> list[Text]:
@@ -111,7 +112,7 @@ def _vertex(decision: Decision) -> str:
 
 def _decisions(decisions: list[Decision]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    untold = all(d.get("truth") is None for d in decisions)
+    untold = all(d["truth"] is None for d in decisions)
     for column in ("#", "context", "at", "source", *(() if untold else ("truth",)), "decision"):
         table.add_column(column, no_wrap=True)
     for column in NUMBERS:
@@ -123,7 +124,7 @@ def _decisions(decisions: list[Decision]) -> Table:
             d["name"],
             at or "–",
             d["context_source"],
-            *(() if untold else (d.get("kind"),)),
+            *(() if untold else (d["kind"],)),
             d["decision"],
             *(
                 "–" if d[key] is None else f"{d[key]:.{places}f}"

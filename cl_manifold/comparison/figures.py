@@ -26,6 +26,7 @@ from cl_manifold.tracking.style import (
     ORANGE,
     SOFT,
     accuracy_floor,
+    as_is,
     hues,
     new_figure,
     tidy,
@@ -96,7 +97,7 @@ def acc_figure(results: Results, rows: Sequence[Row]) -> Figure:
         axes.plot(
             accs, [place] * len(accs), "o", color=colour, markersize=4.5, mec="white", mew=0.6
         )
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
+    axes.set_yticks(range(len(rows)), [as_is(row.label) for row in rows])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("function", functions=(_to_error, _from_error))
@@ -207,7 +208,7 @@ def _end_labels(figure: Figure, axes: Axes, ends: Sequence[tuple[str, float, Any
         axes.text(
             1.04,
             place,
-            f"{label}  {value:.3f}",
+            as_is(f"{label}  {value:.3f}"),
             transform=across,
             va="center",
             fontsize=9.5,
@@ -259,7 +260,7 @@ def _place_labels(figure: Figure, axes: Axes, shown: Sequence[tuple[Row, float]]
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in points]
     for (row, ratio), (x, y) in zip(shown, points, strict=True):
         text = axes.annotate(
-            row.label,
+            as_is(row.label),
             (ratio, row.acc),
             (8, 0),
             textcoords="offset points",

@@ -4,10 +4,7 @@ Both say the same: the result, the table, what was published elsewhere, what eac
 how to run it again. Computes no statistic and asks no store.
 """
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -18,23 +15,9 @@ from cl_manifold.comparison.published import published_for
 from cl_manifold.comparison.rows import Row
 from cl_manifold.options import value_text
 from cl_manifold.strategies.methods.method import Method
-from cl_manifold.tracking.page import cell, number, page, picture, section
+from cl_manifold.tracking.page import Section, Table, number, render
 from cl_manifold.tracking.style import signed
 
-_COLUMNS = (
-    "strategy",
-    "ACC",
-    "BWT",
-    "forgetting",
-    "FWT",
-    "unseen",
-    "learning acc.",
-    "context at test",
-    "replay",
-    "memory ×",
-    "time ×",
-    "p",
-)
 _READING = (
     "ACC: mean accuracy over all experiences at the end of the stream, in [0, 1], ± standard "
     "deviation over seeds. Unseen: at contexts that were never trained. Learning acc.: right after "
@@ -51,167 +34,115 @@ _ELSEWHERE = (
     "These numbers are from the sources named, not from this comparison, and no mean here "
     "contains them. Settings differ where a difference is named, and may differ elsewhere."
 )
-_STYLE = """body { max-width: 1120px; }
-tr.best td { font-weight: 600; }
-td.n { white-space: nowrap; overflow-wrap: normal; }
-pre { white-space: pre-wrap; font-size: 13px; }
-"""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """One section: text, a figure and a table, each possibly empty; `strong` rows stand out."""
-
-    heading: str
-    text: tuple[str, ...] = ()
-    code: str = ""
-    figure: str = ""
-    head: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    numeric: tuple[str, ...] = ()
-    strong: tuple[int, ...] = ()
 
 
 def markdown_report(about: About, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> str:
     """The report as GitHub Markdown, without figures."""
-    first, *others = findings(about, rows)
-    parts = [f"# {_title(about)}", about.description, f"**{_marked(first)}**"]
-    parts += [_marked(" ".join(others))] if others else []
-    for part in _parts(about, rows, outcomes):
-        blocks = [
-            f"```\n{part.code}\n```" if part.code else "",
-            _markdown_rows(part),
-            *map(_marked, part.text),
-        ]
-        content = [block for block in blocks if block]
-        parts += [f"## {part.heading}", *content] if content else []
-    return "\n\n".join(parts) + "\n"
+    return render("comparison.md.jinja", **_values(about, rows, outcomes, {}))
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """The table alone, as GitHub Markdown; the rows of highest ACC are bold."""
-    return _markdown_rows(_result(rows))
+    return render("table.md.jinja", table=_result(rows)).rstrip()
 
 
 def html_report(
-    about: About,
-    rows: Sequence[Row],
-    outcomes: Sequence[Outcome],
-    figures: Mapping[str, Figure],
+    about: About, rows: Sequence[Row], outcomes: Sequence[Outcome], figures: Mapping[str, Figure]
 ) -> str:
-    """The report as one page of HTML, without a reference to anything outside itself.
+    """The report as one page of HTML that needs nothing else, with `comparison_figures`."""
+    return render("comparison.html.jinja", **_values(about, rows, outcomes, figures))
 
-    Args:
-        about: what was compared.
-        rows: the table.
-        outcomes: every child, also those without a result.
-        figures: by name, as `comparison_figures` makes them.
-    """
+
+def _values(
+    about: About, rows: Sequence[Row], outcomes: Sequence[Outcome], figures: Mapping[str, Figure]
+) -> dict[str, Any]:
+    """What the templates show."""
     first, *others = findings(about, rows)
-    body = [f"<h1>{escape(_title(about))}</h1>", f'<p class="sentence">{escape(first)}</p>']
-    body += [
-        f"<p>{escape(' '.join(others))}</p>",
-        f'<p class="note">{escape(about.description)}</p>',
+    settings, versions = tuple(about.settings.items()), tuple(about.versions.items())
+    sections = [
+        Section("Result", _result(rows), (_READING, _FAIRNESS), figures.get("acc")),
+        Section("Accuracy over the stream", figure=figures.get("learning")),
+        Section("Memory", figure=figures.get("memory")),
+        Section("Published, not measured here", _elsewhere(about.stream), (_ELSEWHERE,)),
+        Section("Strategies", _strategies(about, rows, outcomes)),
+        Section("Could not run", _problems(about, outcomes)),
+        Section("Run it again", notes=(f"Recorded {about.date}.",), code=about.command),
+        Section("Settings", Table(("setting", "value"), settings)),
+        Section("Environment", Table(("what", "version"), versions)),
     ]
-    for part in _parts(about, rows, outcomes):
-        content = _html_rows(part)
-        content += "".join(f'<p class="note">{escape(text)}</p>' for text in part.text)
-        content += picture(figures[part.figure]) if part.figure in figures else ""
-        content += f"<pre>{escape(part.code)}</pre>" if part.code else ""
-        body.append(section(part.heading, content))
-    return page(_title(about), body, _STYLE)
+    return {
+        "title": f"Comparison on {about.stream}",
+        "sentence": first,
+        "others": others,
+        "description": about.description,
+        "sections": sections,
+    }
 
 
-def _parts(about: About, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> list[_Part]:
-    return [
-        _result(rows),
-        _Part("Accuracy over the stream", figure="learning"),
-        _Part("Memory", figure="memory"),
-        _elsewhere(about.stream),
-        _strategies(about, rows, outcomes),
-        _problems(about, outcomes),
-        _Part("Run it again", (f"Recorded {about.date}.",), code=about.command),
-        _Part("Settings", head=("setting", "value"), rows=tuple(about.settings.items())),
-        _Part("Environment", head=("what", "version"), rows=tuple(about.versions.items())),
-    ]
+def _known(value: float | None, text: Callable[[float], str]) -> str:
+    return "–" if value is None else text(value)
 
 
-def _result(rows: Sequence[Row]) -> _Part:
-    return _Part(
-        "Result",
-        (_READING, _FAIRNESS) if rows else (),
-        figure="acc",
-        head=_COLUMNS,
-        rows=tuple(map(_cells, rows)),
-        numeric=tuple(c for c in _COLUMNS if c not in ("strategy", "context at test")),
-        strong=tuple(place for place, row in enumerate(rows) if row.best),
+_COLUMNS: Mapping[str, Callable[[Row], str]] = {
+    "strategy": lambda row: row.label,
+    "ACC": acc_text,
+    "BWT": lambda row: _known(row.bwt, signed),
+    "forgetting": lambda row: number(row.forgetting),
+    "FWT": lambda row: _known(row.fwt, signed),
+    "unseen": lambda row: number(row.unseen_acc),
+    "learning acc.": lambda row: number(row.learning_acc),
+    "context at test": lambda row: row.context,
+    "replay": lambda row: number(row.replay_samples),
+    "memory ×": lambda row: _known(row.memory_ratio, "{:.2f}".format),
+    "time ×": lambda row: _known(row.time_ratio, "{:.2f}".format),
+    "p": lambda row: _known(row.p_value, lambda p: "<0.001" if p < 0.001 else f"{p:.3f}"),
+}
+
+
+def _result(rows: Sequence[Row]) -> Table:
+    return Table(
+        tuple(_COLUMNS),
+        [[text(row) for text in _COLUMNS.values()] for row in rows],
+        numeric=[name for name in _COLUMNS if name not in ("strategy", "context at test")],
+        strong=[place for place, row in enumerate(rows) if row.best],
     )
 
 
-def _cells(row: Row) -> tuple[str, ...]:
-    p = row.p_value
-    return (
-        row.label,
-        acc_text(row),
-        "–" if row.bwt is None else signed(row.bwt),
-        number(row.forgetting),
-        "–" if row.fwt is None else signed(row.fwt),
-        number(row.unseen_acc),
-        number(row.learning_acc),
-        row.context,
-        number(row.replay_samples),
-        "–" if row.memory_ratio is None else f"{row.memory_ratio:.2f}",
-        "–" if row.time_ratio is None else f"{row.time_ratio:.2f}",
-        "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
-    )
-
-
-def _elsewhere(stream: str) -> _Part:
+def _elsewhere(stream: str) -> Table:
     rows = [
         (
-            p.method,
-            f"{p.acc:g}",
-            "–" if p.bwt is None else f"{p.bwt:+g}".replace("-", "−"),
-            p.context,
-            p.setting,
-            p.differs or "none known",
-            p.source,
+            *(p.method, f"{p.acc:g}", _known(p.bwt, lambda v: f"{v:+g}".replace("-", "−"))),
+            *(p.context, p.setting, p.differs or "none known", p.source),
         )
         for p in published_for(stream)
     ]
     head = ("method", "ACC", "BWT", "context at test", "setting", "differs from ours", "source")
-    text = (_ELSEWHERE,) if rows else ()
-    return _Part("Published, not measured here", text, "", "", head, tuple(rows), ("ACC", "BWT"))
+    return Table(head, rows, ("ACC", "BWT"))
 
 
-def _strategies(about: About, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> _Part:
-    labels = dict.fromkeys(
-        [*(row.label for row in rows), *(o.label for o in outcomes), *about.problems]
-    )
-    body: list[tuple[str, ...]] = []
-    for label in labels:
-        method = about.methods.get(label)
-        if method is None:
-            body.append((label, "–", "–", "–"))
-            continue
-        what = (method.__doc__ or "–").partition("\n")[0].rstrip(".")
-        values = _hyper_parameters(method, about.tuned.get(label, {}))
-        body.append((label, what, method.source or "–", values or "–"))
-    head = ("strategy", "what it is", "source", "hyper-parameters")
-    return _Part("Strategies", head=head, rows=tuple(body))
+def _strategies(about: About, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> Table:
+    labels = [*(row.label for row in rows), *(o.label for o in outcomes), *about.problems]
+    body = [
+        (label, *_described(about.methods.get(label), about.tuned.get(label, {})))
+        for label in dict.fromkeys(labels)
+    ]
+    return Table(("strategy", "what it is", "source", "hyper-parameters"), body)
 
 
-def _hyper_parameters(method: Method, tuned: Mapping[str, Any]) -> str:
-    """The strategy's settings, and which of them tuning chose."""
+def _described(method: Method | None, tuned: Mapping[str, Any]) -> tuple[str, str, str]:
+    """What a strategy is, its source, and its settings with those that tuning chose."""
+    if method is None:
+        return "–", "–", "–"
     parts: list[str] = []
     for key in (field for field in type(method).model_fields if field != "name"):
         tried = ", ".join(value_text(value) for value in method.tried.get(key, ()))
         how = f" (chosen from {tried})" if f"strategy.{key}" in tuned and tried else ""
         parts.append(f"{key} = {value_text(getattr(method, key))}{how}")
-    return "; ".join(parts)
+    what = (method.__doc__ or "–").partition("\n")[0].rstrip(".")
+    return what, method.source or "–", "; ".join(parts) or "–"
 
 
-def _problems(about: About, outcomes: Sequence[Outcome]) -> _Part:
+def _problems(about: About, outcomes: Sequence[Outcome]) -> Table:
     """One row per strategy and reason."""
     found = list(about.problems.items())
     seeds: dict[tuple[str, str], list[str]] = {}
@@ -219,47 +150,4 @@ def _problems(about: About, outcomes: Sequence[Outcome]) -> _Part:
         if outcome.problem and about.problems.get(outcome.label) != outcome.problem:
             seeds.setdefault((outcome.label, outcome.problem), []).append(str(outcome.seed))
     found += [(label, f"seed {', '.join(s)}: {why}") for (label, why), s in seeds.items()]
-    return _Part("Could not run", head=("strategy", "why"), rows=tuple(found))
-
-
-def _title(about: About) -> str:
-    return f"Comparison on {about.stream}"
-
-
-# -- the two forms -------------------------------------------------------------------------------
-
-
-def _marked(text: str) -> str:
-    """Text that Markdown shows as it is, also inside a table."""
-    return re.sub(r"[\\`*|]|<(?=[A-Za-z/!?])|(?<!\w)_|_(?!\w)", r"\\\g<0>", " ".join(text.split()))
-
-
-def _markdown_rows(part: _Part) -> str:
-    if not part.rows:
-        return ""
-    rule = ["---:" if name in part.numeric else "---" for name in part.head]
-    lines = [" | ".join(part.head), " | ".join(rule)]
-    for place, row in enumerate(part.rows):
-        cells = list(map(_marked, row))
-        if place in part.strong:
-            cells[:2] = [f"**{cell}**" for cell in cells[:2]]
-        lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def _html_rows(part: _Part) -> str:
-    if not part.rows:
-        return ""
-    numeric = [name in part.numeric for name in part.head]
-    head = "".join(
-        f'<th class="n">{escape(name)}</th>' if right else f"<th>{escape(name)}</th>"
-        for name, right in zip(part.head, numeric, strict=True)
-    )
-    body = "".join(
-        ('<tr class="best">' if place in part.strong else "<tr>")
-        + "".join(cell(text, right=n) for text, n in zip(row, numeric, strict=True))
-        + "</tr>\n"
-        for place, row in enumerate(part.rows)
-    )
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-    return f'<div class="wide">{table}</div>\n' if len(part.head) == len(_COLUMNS) else table
+    return Table(("strategy", "why"), found)

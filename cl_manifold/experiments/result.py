@@ -1,7 +1,7 @@
 """The result of a trial: one typed record, from training to table, JSON and report, and back."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, NotRequired, TypeVar, final
+from typing import Annotated, Any, TypeVar, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -28,9 +28,10 @@ class Decision(TypedDict):
     zero_shot_acc: float | None
     acc: float | None
     final_acc: float | None
-    truth: NotRequired[str | None]
-    kind: NotRequired[str | None]
-    evidence: NotRequired[dict[str, Any] | None]
+    seconds: float
+    truth: str | None
+    kind: str | None
+    evidence: dict[str, Any] | None
 
 
 class Setting(TypedDict):

@@ -24,6 +24,7 @@ from cl_manifold.tracking.style import (
     ORANGE,
     SOFT,
     accuracy_floor,
+    as_is,
     legend,
     new_figure,
     signed,
@@ -55,6 +56,7 @@ def accuracy_matrix_figure(matrix: Float[ndarray, "T T"], names: Sequence[str]) 
     cells = axes.pcolormesh(
         edges, edges, np.ma.masked_invalid(matrix), cmap=_BLUES, vmin=low, vmax=high
     )
+    cells.set_rasterized(count > _MOST_NAMES)  # one picture, however many cells
     cells.set(edgecolor="white", linewidth=0.8 if count <= _MOST_NAMES else 0)
     axes.set(xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5))
     _name_ticks(axes, names)
@@ -185,7 +187,7 @@ def _name_ticks(axes: Axes, names: Sequence[str]) -> None:
     """Names on both axes, every n-th where there are many."""
     step = -(-len(names) // _MOST_NAMES)
     places = range(0, len(names), step)
-    labels = [names[i] for i in places]
+    labels = [as_is(names[i]) for i in places]
     slanted = max(map(len, labels), default=0) * len(labels) > 90
     turn = 90 if slanted and len(labels) > 20 else 35 if slanted else 0
     axes.set_xticks(list(places), labels, rotation=turn, ha="right" if turn == 35 else "center")
@@ -223,7 +225,7 @@ def _coordinate_axis(axes: Axes, topology: Circle | Interval) -> None:
 def _bar_names(axes: Axes, names: Sequence[str]) -> None:
     many = len(names) > _MOST_NAMES
     long = max(map(len, names), default=0) * len(names) > 80
-    labels = [""] * len(names) if many else list(names)
+    labels = [""] * len(names) if many else list(map(as_is, names))
     axes.set_xticks(
         range(len(names)), labels, rotation=30 if long else 0, ha="right" if long else "center"
     )

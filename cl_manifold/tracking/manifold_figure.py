@@ -16,9 +16,9 @@ from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.basis import Basis
 from cl_manifold.geometry.topology import Circle, Interval, Product, Simplex, Topology
 from cl_manifold.tracking.projection import WeightProjection
-from cl_manifold.tracking.style import DECISIONS, FAINT, INK, SOFT, hues, new_figure
+from cl_manifold.tracking.style import DECISIONS, FAINT, INK, SOFT, as_is, hues, new_figure
 
-_MOST_LABELS = 30
+_MOST_LABELS, _MOST_DOTS = 30, 500
 _DONE = {"place": "placed", "grow": "grown", "reuse": "reused", "train": "trained"}
 
 
@@ -70,8 +70,10 @@ def _draw_topology(axes: Axes, topology: Topology) -> None:
         _coloured_line(axes, _places(topology, coordinate), topology, width=9.0)
     elif isinstance(topology, Simplex):
         corners = _places(topology, np.eye(topology.vertices))
-        outline = [[a, b] for i, a in enumerate(corners) for b in corners[i + 1 :]]
-        axes.add_collection(LineCollection(outline, colors="#C3CAD3", linewidths=1.0))
+        pairs = np.stack(np.triu_indices(len(corners), 1), axis=-1)
+        edges = LineCollection(list(corners[pairs]), colors="#C3CAD3", linewidths=1.0)
+        edges.set_rasterized(len(corners) > _MOST_LABELS)  # one picture, however many edges
+        axes.add_collection(edges)
         axes.update_datalim(corners)
     else:
         axes.set_aspect("auto")
@@ -155,31 +157,32 @@ def _draw_weights(axes: Axes, topology: Topology, projection: WeightProjection) 
     if isinstance(topology, Circle | Interval):
         _coloured_line(axes, points, topology, width=4.0)
     else:
-        axes.plot(*points.T, "o", color="#C3CAD3", markersize=4, zorder=1)
+        (dots,) = axes.plot(*points.T, "o", color="#C3CAD3", markersize=4, zorder=1)
+        dots.set_rasterized(len(points) > _MOST_DOTS)
     # a curve along one line, or a single point, still needs an area to be drawn in
     middle, extent = (points.max(0) + points.min(0)) / 2, 0.25 * max(np.ptp(points), 1e-12)
     axes.update_datalim([middle - extent, middle + extent])
 
 
 def _draw_visits(axes: Axes, places: Float[ndarray, "T 2"], records: Sequence[TaskRecord]) -> None:
-    """A dot for each visit: its edge tells the decision, its number the experience."""
-    few = len(records) <= _MOST_LABELS
+    """A dot for each visit: its edge tells the decision, its number, among few, the experience."""
     colors = [DECISIONS.get(record.decision, INK) for record in records]
+    if len(records) > _MOST_LABELS:
+        axes.scatter(*places.T, s=30, c="white", edgecolors=colors, linewidths=2, zorder=3)
+        return
     for order, ((x, y), record, color) in enumerate(zip(places, records, colors, strict=True)):
         layer = 3 + order / len(records)
-        size = 250 if few else 30
-        axes.scatter(x, y, s=size, c="white", edgecolors=color, linewidths=2, zorder=layer)
-        if few:
-            axes.annotate(
-                str(record.experience),
-                (float(x), float(y)),
-                ha="center",
-                va="center",
-                fontsize=9.5,
-                fontweight="bold",
-                color=INK,
-                zorder=layer,
-            )
+        axes.scatter(x, y, s=250, c="white", edgecolors=color, linewidths=2, zorder=layer)
+        axes.annotate(
+            str(record.experience),
+            (float(x), float(y)),
+            ha="center",
+            va="center",
+            fontsize=9.5,
+            fontweight="bold",
+            color=INK,
+            zorder=layer,
+        )
 
 
 def _draw_names(
@@ -199,7 +202,7 @@ def _draw_names(
         outward = place / max(float(np.hypot(*place)), 1e-9)
         shift = outward * 21 if isinstance(topology, Circle | Simplex) else np.array([0.0, -21.0])
         axes.annotate(
-            record.name,
+            as_is(record.name),
             (float(place[0]), float(place[1])),
             xytext=(float(shift[0]), float(shift[1])),
             textcoords="offset points",
@@ -235,7 +238,7 @@ def _decision_legend(figure: Figure, decisions: Sequence[str]) -> None:
             markerfacecolor="white",
             markeredgewidth=2,
             markeredgecolor=DECISIONS.get(word, INK),
-            label=word,
+            label=as_is(word),
         )
         for word in decisions
     ]

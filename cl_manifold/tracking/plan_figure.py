@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cl_manifold.contexts.plan import TopologyPlan
-from cl_manifold.tracking.style import hues, legend, new_figure, tidy
+from cl_manifold.tracking.style import as_is, hues, legend, new_figure, tidy
 
 
 def plan_figure(plans: Sequence[TopologyPlan], recommended: str) -> Figure:
@@ -31,7 +31,7 @@ def plan_figure(plans: Sequence[TopologyPlan], recommended: str) -> Figure:
                 color=colour,
                 linewidth=3 if item.name == recommended else 1.4,
                 markersize=5 if len(values) <= 30 else 2,
-                label=f"{item.name} (K = {item.control_points})",
+                label=as_is(f"{item.name} (K = {item.control_points})"),
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     panels[0].set_ylim(bottom=-0.03)

@@ -3,18 +3,17 @@
 Knows how to lay out what it is given; computes no metric and asks no store.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
+import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from numpy import ndarray
 
 from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.errors import context_text
-from cl_manifold.tracking.page import cell, number, page, picture, section
-from cl_manifold.tracking.style import DECISIONS, INK
+from cl_manifold.tracking.page import Section, Table, number, render
 
 _LABELS = {
     "acc": "final accuracy",
@@ -28,23 +27,12 @@ _LABELS = {
     "model_floats": "numbers in the model",
     "train_seconds": "training (s)",
 }
-_COLUMNS = (
-    "experience",
-    "context",
-    "coordinate",
-    "source",
-    "decision",
-    "plasticity",
-    "overshoot",
-    "drift",
-    "accuracy before",
-    "right after",
-    "at the end",
-)
+_NUMBERS = ("plasticity", "overshoot", "drift", "accuracy before", "right after", "at the end")
 _NOTE = (
     "Plasticity: freedom left at the context before training, 0 to 1. Overshoot: largest swing "
     "that the commit causes elsewhere. Drift: largest share of predictions at earlier contexts "
-    "that the commit changed. Accuracies are in [0, 1]."
+    "that the commit changed. Accuracies are in [0, 1]. Of long coordinates the largest number and "
+    "its place are shown; contexts.json has all."
 )
 _EVIDENCE = {
     "zero_shot_loss": "zero-shot loss",
@@ -64,6 +52,9 @@ _WHY = (
     "shortfall are what training and the price surely change. Drift: share of predictions at "
     "earlier contexts that committing would change. Truth is for scoring only."
 )
+_DRAWN = ("manifold", "accuracy_by_context", "learning", "accuracy_matrix")
+_MOST_ROWS, _MOST_NUMBERS = 40, 12
+"""Of a matrix and of a coordinate: pages grow no faster than streams."""
 
 
 @dataclass(frozen=True)
@@ -102,123 +93,70 @@ class ReportData:
 
 def render_report(data: ReportData) -> str:
     """The page as HTML text, without a reference to anything outside itself."""
-    shown = ("manifold", "accuracy_by_context", "learning", "accuracy_matrix")
-    others = {name: fig for name, fig in data.figures.items() if name not in shown}
-    parts = [
-        f"<h1>{escape(data.title)}</h1>",
-        f'<p class="sentence">{escape(data.sentence)}</p>',
-        _numbers(data.metrics),
-        section("The manifold", _picture(data, "manifold")),
-        section("Accuracy by context", _picture(data, "accuracy_by_context") + _unseen(data)),
-        section("Contexts and decisions", _decisions(data)),
-        section("Evidence", _evidence(data)),
-        section("Accuracy over the stream", _picture(data, "learning")),
-        section("Accuracy matrix", _picture(data, "accuracy_matrix") + _matrix(data)),
-        *(section(name, _picture(data, name)) for name in others),
-        section("Configuration", _table(("setting", "value", "from"), data.config)),
-        section("Environment", _table(("what", "version"), data.environment.items())),
+    manifold, by_context, learning, matrix = map(data.figures.get, _DRAWN)
+    unseen = zip(data.unseen_names, map(number, data.unseen_acc.tolist()), strict=True)
+    unseen = Table(("unseen context", "accuracy"), tuple(unseen))
+    numbers, which = _matrix(data)
+    sections = [
+        Section("The manifold", figure=manifold),
+        Section("Accuracy by context", unseen, (), by_context, folded="Unseen contexts in numbers"),
+        Section("Contexts and decisions", _decisions(data), (_NOTE,)),
+        Section("Evidence", _evidence(data), (_WHY,)),
+        Section("Accuracy over the stream", figure=learning),
+        Section("Accuracy matrix", numbers, (), matrix, folded=f"The matrix in numbers{which}"),
+        *(Section(name, figure=f) for name, f in data.figures.items() if name not in _DRAWN),
+        Section("Configuration", Table(("setting", "value", "from"), data.config)),
+        Section("Environment", Table(("what", "version"), tuple(data.environment.items()))),
     ]
-    return page(data.title, parts)
+    cards = [(_LABELS.get(key, key), _metric(key, value)) for key, value in data.metrics.items()]
+    texts = {"title": data.title, "sentence": data.sentence, "cards": cards}
+    return render("run.html.jinja", sections=sections, **texts)
 
 
-def _numbers(metrics: Mapping[str, float | int | None]) -> str:
-    cards = [
-        f"<div><dt>{escape(_LABELS.get(key, key))}</dt><dd>{_metric(key, value)}</dd></div>"
-        for key, value in metrics.items()
-    ]
-    return f'<dl class="numbers">{"".join(cards)}</dl>' if cards else ""
-
-
-def _picture(data: ReportData, name: str) -> str:
-    figure = data.figures.get(name)
-    return "" if figure is None else picture(figure, name)
-
-
-def _decisions(data: ReportData) -> str:
-    rows = [
-        "".join(
-            (
-                cell(str(record.experience), right=True),
-                cell(record.name),
-                cell(context_text(record.context) if record.context else "–", right=True),
-                cell(record.context_source),
-                f"<td>{_tag(record.decision)}</td>",
-                *(
-                    cell(number(value), right=True)
-                    for value in (
-                        record.plasticity,
-                        record.overshoot,
-                        record.drift,
-                        record.zero_shot_acc,
-                        record.acc,
-                        float(final),
-                    )
-                ),
-            )
-        )
-        for record, final in zip(data.records, data.final_acc, strict=True)
-    ]
-    if not rows:
-        return ""
-    numeric = {"experience", "coordinate", *_COLUMNS[5:]}
-    head = "".join(
-        f'<th class="n">{column}</th>' if column in numeric else f"<th>{column}</th>"
-        for column in _COLUMNS
-    )
-    body = "".join(f"<tr>{row}</tr>\n" for row in rows)
-    table = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-    return f'<div class="wide">{table}</div>\n<p class="note">{_NOTE}</p>'
-
-
-def _evidence(data: ReportData) -> str:
-    """Why it was decided so, for experiences with evidence."""
-    found = [(r, r.evidence) for r in data.records if r.evidence is not None]
+def _decisions(data: ReportData) -> Table:
     rows = [
         (
-            str(r.experience),
-            r.name,
-            r.truth or "–",
-            r.decision,
-            *(number(getattr(e, key)) for key in _EVIDENCE),
+            *(str(r.experience), r.name, _coordinate(r.context)),
+            *(r.context_source, r.decision),
+            *map(number, (r.plasticity, r.overshoot, r.drift, r.zero_shot_acc, r.acc, float(end))),
         )
-        for r, e in found
+        for r, end in zip(data.records, data.final_acc, strict=True)
     ]
-    table = _table(("experience", "context", "truth", "decision", *_EVIDENCE.values()), rows)
-    return f'<div class="wide">{table}</div>\n<p class="note">{_WHY}</p>' if table else ""
+    head = ("experience", "context", "coordinate", "source", "decision", *_NUMBERS)
+    return Table(head, rows, ("experience", "coordinate", *_NUMBERS), tagged="decision")
 
 
-def _unseen(data: ReportData) -> str:
-    """Accuracy at contexts that were never trained, folded away."""
-    pairs = zip(data.unseen_names, data.unseen_acc.tolist(), strict=True)
-    table = _table(("unseen context", "accuracy"), ((name, number(acc)) for name, acc in pairs))
-    return f"<details><summary>Unseen contexts in numbers</summary>{table}</details>" * bool(table)
+def _coordinate(context: tuple[float, ...]) -> str:
+    """All numbers of a context if they are few, else the largest."""
+    if len(context) <= _MOST_NUMBERS:
+        return context_text(context) if context else "–"
+    return f"{max(context):.4g} at {context.index(max(context))} of 0 to {len(context) - 1}"
 
 
-def _matrix(data: ReportData) -> str:
-    """The accuracy matrix in numbers, folded away."""
-    if not data.names:
-        return ""
-    head = "".join(f'<th class="n">{escape(name)}</th>' for name in data.names)
-    rows = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(cell(number(v), right=True) for v in row)}</tr>\n"
-        for name, row in zip(data.names, data.matrix.tolist(), strict=True)
-    )
-    table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    folded = f'<summary>The matrix in numbers</summary><div class="wide">{table}</div>'
-    return f"<details>{folded}</details>"
+def _evidence(data: ReportData) -> Table:
+    """Why it was decided so, for experiences with evidence."""
+    rows = [
+        (
+            *(str(r.experience), r.name, r.truth or "–", r.decision),
+            *(number(getattr(r.evidence, key)) for key in _EVIDENCE),
+        )
+        for r in data.records
+        if r.evidence is not None
+    ]
+    head = ("experience", "context", "truth", "decision", *_EVIDENCE.values())
+    return Table(head, rows, ("experience", *_EVIDENCE.values()))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    body = "".join(f"<tr>{''.join(cell(text) for text in row)}</tr>\n" for row in rows)
-    if not body:
-        return ""
-    names = "".join(f"<th>{escape(name)}</th>" for name in head)
-    return f"<table>\n<thead><tr>{names}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
-
-
-def _tag(decision: str) -> str:
-    color = DECISIONS.get(decision, INK)
-    return f'<span class="tag" style="background:{color}">{escape(decision)}</span>'
+def _matrix(data: ReportData) -> tuple[Table, str]:
+    """The accuracy matrix in numbers, of a long stream a part, and which part."""
+    count = len(data.names)
+    step = max(1, -(-count // _MOST_ROWS))
+    places = sorted({*range(0, count, step), *range(count)[-1:]})
+    which = f": one context in {step}, and the last; all {count} are in result.json"
+    names = [data.names[place] for place in places]
+    part = data.matrix[np.ix_(places, places)].tolist()
+    rows = [(name, *map(number, row)) for name, row in zip(names, part, strict=True)]
+    return Table(("", *names), rows, names), which * (step > 1)
 
 
 def _metric(key: str, value: float | int | None) -> str:

@@ -20,14 +20,21 @@ def new_figure(title: str, height: float) -> Figure:
     figure = Figure(
         figsize=(9, height), layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1), facecolor="white"
     )
-    figure.suptitle(title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK)
+    figure.suptitle(
+        title, x=0.015, ha="left", fontsize=13, fontweight="bold", color=INK, parse_math=False
+    )
     return figure
+
+
+def as_is(text: str) -> str:
+    """Text that figures show as it is: a dollar sign begins no formula."""
+    return text.replace("$", r"\$")
 
 
 def tidy(axes: Axes, xlabel: str = "", ylabel: str = "") -> None:
     """Labels, quiet ticks, a faint horizontal grid and no box."""
-    axes.set_xlabel(xlabel, fontsize=11, color=INK, labelpad=6)
-    axes.set_ylabel(ylabel, fontsize=11, color=INK, labelpad=6)
+    axes.set_xlabel(as_is(xlabel), fontsize=11, color=INK, labelpad=6)
+    axes.set_ylabel(as_is(ylabel), fontsize=11, color=INK, labelpad=6)
     axes.tick_params(labelsize=10, colors=SOFT, length=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#B4BBC4")

@@ -100,7 +100,7 @@ def test_ctrl(variant: str, tmp_path: Path) -> None:
         resolved = settings("ctrl-digits", seed, tmp_path, **{"stream.variant": variant})
         found = run(resolved)
         scores.append(found.decision_f1 or 0.0)
-        last.append(found.decisions[-1]["final_acc"])
+        last.append(found.decisions[-1]["final_acc"] or 0.0)
         own.append(alone(resolved, len(found.decisions) - 1))
     line(f"ctrl-digits {variant}", f1=mean(scores), last=mean(last), alone=mean(own))
     assert mean(scores) >= 0.9

@@ -47,4 +47,6 @@ def test_a_wheel_holds_every_module_and_nothing_generic(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {n for n in names if n.endswith(".py")} == modules()
     assert "cl_manifold/py.typed" in names
+    templates = {p.relative_to(ROOT).as_posix() for p in (ROOT / "cl_manifold").rglob("*.jinja")}
+    assert {n for n in names if n.endswith(".jinja")} == templates != set()
     assert {n.split("/")[0].split("-")[0] for n in names} == {"cl_manifold"}

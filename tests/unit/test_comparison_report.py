@@ -1,6 +1,7 @@
 """Figures and reports of a comparison: what is in them, what is safe, what is left out."""
 
 import base64
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.text import Annotation, Text
@@ -201,6 +203,22 @@ def test_perfect_accuracies_have_a_readable_axis() -> None:
         assert 1.0 in axis.get_majorticklocs()
 
 
+def test_labels_are_drawn_letter_by_letter_and_begin_no_formula() -> None:
+    names = ["a$b$", "<script>alert(1)</script>", "x|y", "_z_", "$\\frac{"]
+    made = [outcome(n, s, 0.9, "given", 1.0 + i) for i, n in enumerate(names) for s in (0, 1)]
+    made += [outcome("$none$", 0, 0.8, "given", 0.0)]
+    for figure in comparison_figures(made, rows_of(made)).values():
+        drawn = [
+            text._preprocess_math(text.get_text())  # type: ignore[attr-defined]
+            for text in figure.findobj(Text)
+            if isinstance(text, Text) and text.get_text()
+        ]
+        assert {kind for _, kind in drawn} == {False}
+        said = " ".join(words for words, _ in drawn)
+        assert [name for name in [*names, "$none$"] if name not in said] == []
+        figure.savefig(io.BytesIO(), format="svg")
+
+
 def test_nothing_measured_draws_nothing() -> None:
     assert comparison_figures([], []) == {}
 
@@ -359,3 +377,33 @@ def test_text_from_users_is_safe_in_both_forms(rows: list[Row]) -> None:
     text = markdown_report(about, evil, [])
     assert {len(row) for row in table(text, "Result")} == {12}
     assert {len(row) for row in table(text, "Settings")} == {2}
+    shown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+    page = Page(shown.render(text))
+    assert page.words.count(EVIL) == 10
+    assert {"code", "em", "script"} & {*page.tags} == {"code"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        EVIL, "a$b$", "x|y", "_z_", "__a__", "$\\frac{", "[a](b)", "![a][b]", "# a", "> a", "- a",
+        "1. a", "2) a", "---", "+ a", "a\\", "\\|", "&lt;b&gt;", "~~a~~", "<b>", "*a* **b**",
+        "`", "``",
+    ],
+)  # fmt: skip
+def test_markdown_shows_foreign_text_letter_by_letter(name: str, rows: list[Row]) -> None:
+    about = replace(ABOUT, description=name, settings={name: name}, command=f"a\n```{name}")
+    text = markdown_report(about, [replace(rows[0], label=name)], [Outcome(name, 0, None, name)])
+    shown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+    page = Page(shown.render(text))
+    assert page.open == []
+    # description, result, strategies, problems, settings twice
+    assert page.words.count(name) == 6
+    assert f"a\n```{name}" in page.words
+    # the sentence, the label and its ACC
+    assert page.tags.count("strong") == 3
+
+
+def test_a_report_line_breaks_no_table(rows: list[Row]) -> None:
+    text = markdown_report(replace(ABOUT, settings={"a\n\n# b": "c\r\n| d"}), rows, [])
+    assert [r"a # b", r"c \| d"] in table(text, "Settings")

@@ -1,7 +1,9 @@
 """Figures draw the data they were given, say what it shows, and leave nothing open."""
 
 import io
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from math import pi
 from typing import Any
 
@@ -12,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
 
 from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.fourier import Fourier
@@ -24,7 +26,7 @@ from cl_manifold.tracking.figures import (
 )
 from cl_manifold.tracking.manifold_figure import manifold_figure
 from cl_manifold.tracking.projection import WeightProjection
-from cl_manifold.tracking.style import DECISIONS, accuracy_floor, hues
+from cl_manifold.tracking.style import DECISIONS, accuracy_floor, hues, new_figure, tidy
 
 NAN = np.nan
 MATRIX = np.array([[0.91, 0.31, NAN], [0.88, 0.93, 0.42], [0.86, 0.92, 0.97]])
@@ -165,7 +167,8 @@ def test_learning_of_an_unfinished_stream_ends_where_it_stopped() -> None:
 def edges(axes: Axes) -> list[str]:
     """Edge colours of the dots, in the order drawn."""
     dots = [item for item in axes.collections if not isinstance(item, LineCollection)]
-    return [to_hex(np.asarray(dot.get_edgecolor())[0]).upper() for dot in dots]
+    colours = [colour for dot in dots for colour in np.asarray(dot.get_edgecolor())]
+    return [to_hex(colour).upper() for colour in colours]
 
 
 def test_a_circle_is_a_ring_with_numbered_dots_coloured_by_decision() -> None:
@@ -258,6 +261,37 @@ def test_weights_on_a_line_or_in_a_point_can_be_drawn(curve: np.ndarray) -> None
     projection = WeightProjection(curve, curve[:1], (1.0, 0.0))
     figure = manifold_figure(Circle(), Fourier(1), [record(0, (0.0,))], projection)
     figure.savefig(io.BytesIO())
+
+
+EVIL = ["a$b$", "<script>alert(1)</script>", "x|y", "_z_", "$\\frac{", "\\$", "$$"]
+
+
+def test_names_are_drawn_letter_by_letter_and_begin_no_formula() -> None:
+    count = len(EVIL)
+    matrix, contexts = np.full((count, count), 0.5), np.arange(count)[:, None] / count
+    records = [replace(record(i, (i / count,), name), name=name) for i, name in enumerate(EVIL)]
+    figure = new_figure("".join(EVIL), 3.0)
+    tidy(figure.add_subplot(), *EVIL[:2])
+    figures = [
+        figure,
+        accuracy_matrix_figure(matrix, EVIL),
+        manifold_figure(Circle(), Fourier(2), records),
+        accuracy_by_context_figure(
+            contexts, EVIL, matrix[0], matrix[0], NONE, np.zeros(0), Simplex(count)
+        ),
+    ]
+    drawn = [
+        text._preprocess_math(text.get_text())  # type: ignore[attr-defined]
+        for figure in figures
+        for text in figure.findobj(Text)
+        if isinstance(text, Text) and text.get_text()
+    ]
+    assert {kind for _, kind in drawn} == {False}
+    counts = Counter(words for words, _ in drawn)
+    assert all(counts[name] >= 5 for name in EVIL)
+    assert figure.get_suptitle() == "".join(EVIL)
+    for figure in figures:
+        figure.savefig(io.BytesIO(), format="svg")
 
 
 def test_hues_are_equally_light_and_meet_on_a_circle() -> None:

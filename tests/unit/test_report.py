@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from cl_manifold.contexts.evidence import Evidence
 from cl_manifold.contexts.record import TaskRecord
-from cl_manifold.tracking.figures import accuracy_matrix_figure
+from cl_manifold.geometry.fourier import Fourier
+from cl_manifold.geometry.topology import Circle, Simplex, Topology
+from cl_manifold.tracking.figures import (
+    accuracy_by_context_figure,
+    accuracy_matrix_figure,
+    learning_figure,
+)
+from cl_manifold.tracking.manifold_figure import manifold_figure
+from cl_manifold.tracking.projection import WeightProjection
 from cl_manifold.tracking.report import ReportData, render_report
 
 MATRIX = np.array([[0.91, 0.31], [0.88, np.nan]])
@@ -139,3 +148,71 @@ def test_other_figures_follow_under_their_own_names(data: ReportData) -> None:
     assert headings[0] == "The manifold"
     assert headings.index("plasticity") < headings.index("Configuration")
     assert html.count("<img") == 2
+
+
+def long_stream(topology: Topology, contexts: np.ndarray) -> ReportData:
+    """A made-up run with evidence for every context and all figures."""
+    count = len(contexts)
+    matrix = np.random.default_rng(count).random((count, count))
+    names = [f"context {i}" for i in range(count)]
+    evidence = Evidence(64, (0.5,), False, 1.5, 0.3, 0.1, 0.01, 0.5, 1.0, 0.2, 0.1, 0.9, 0.4, 0.1)
+    records = [
+        replace(RECORDS[i % 2], experience=i, name=name, context=tuple(place), evidence=evidence)
+        for i, (name, place) in enumerate(zip(names, contexts.tolist(), strict=True))
+    ]
+    grid = topology.grid(361).numpy()
+    angle = np.arange(len(grid))
+    curve = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    projection = WeightProjection(curve, curve[:count], (0.8, 0.1))
+    nowhere = np.zeros((0, topology.dim))
+    return ReportData(
+        title="", sentence="", metrics={}, records=records, matrix=matrix, names=names,
+        final_acc=matrix[-1], unseen_names=names, unseen_acc=matrix[0], config=[], environment={},
+        figures={
+            "manifold": manifold_figure(topology, Fourier(2), records, projection),
+            "accuracy_by_context": accuracy_by_context_figure(
+                contexts, names, matrix[-1], matrix.diagonal(), nowhere, np.zeros(0), topology
+            ),
+            "learning": learning_figure(matrix),
+            "accuracy_matrix": accuracy_matrix_figure(matrix, names),
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["circle", pytest.param("simplex", marks=pytest.mark.slow)])
+def test_pages_grow_no_faster_than_streams(kind: str) -> None:
+    sizes: dict[int, int] = {}
+    for count in (100, 200, 300):
+        circle = kind == "circle"
+        contexts = np.arange(count)[:, None] / count if circle else np.eye(count)
+        data = long_stream(Circle() if circle else Simplex(count), contexts)
+        sizes[count] = len(render_report(data).encode())
+    assert sizes[300] <= 3_000_000
+    assert sizes[300] / sizes[100] <= 3.3
+    assert sizes[300] / sizes[200] <= 1.65
+
+
+@pytest.mark.parametrize("count", [85, 84])
+def test_of_a_large_matrix_a_part_is_shown_that_says_where_the_rest_is(
+    data: ReportData, count: int
+) -> None:
+    matrix = np.arange(count * count).reshape(count, count) / count**2
+    names, ends = [f"c{i}" for i in range(count)], np.ones(count)
+    records = RECORDS[:1] * count
+    large = replace(data, matrix=matrix, names=names, records=records, final_acc=ends, figures={})
+    html = render_report(large)
+    [said] = re.findall(r"<summary>(The matrix.*?)</summary>", html)
+    assert said.endswith(f": one context in 3, and the last; all {count} are in result.json")
+    rows = re.findall(r"<tr><th>([^<]*)</th>(<td.*?)</tr>", html)
+    assert len(rows) == 29
+    places = sorted({*range(0, count, 3), count - 1})
+    assert [name for name, _ in rows] == [f"c{i}" for i in places]
+    shown = [float(value) for _, cells in rows for value in re.findall(r">([\d.]+)<", cells)]
+    expected = matrix[np.ix_(places, places)].ravel()
+    np.testing.assert_allclose(shown, expected, atol=5.1e-4)
+
+
+def test_a_coordinate_of_many_numbers_is_its_largest(data: ReportData) -> None:
+    long = replace(RECORDS[0], context=tuple(np.eye(20)[17].tolist()))
+    words = Page(render_report(replace(data, records=[long, RECORDS[1]]))).words
+    assert "1 at 17 of 0 to 19" in words
