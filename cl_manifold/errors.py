@@ -8,6 +8,10 @@ from typing import SupportsFloat
 class ClManifoldError(Exception):
     """Base of all errors that a user can cause and correct."""
 
+    def __str__(self) -> str:
+        """One sentence; of words longer than anybody writes only the beginning is quoted."""
+        return re.sub(r"(\S{200})\S{100,}", r"\1…", super().__str__())
+
 
 class ContextError(ClManifoldError, ValueError):
     """A context is missing, outside its topology or of the wrong dimension."""
@@ -53,15 +57,6 @@ def context_text(context: Iterable[SupportsFloat]) -> str:
     """
     numbers = [f"{float(value):.4g}" for value in context]
     return numbers[0] if len(numbers) == 1 else f"({', '.join(numbers)})"
-
-
-def shortened(text: str, most: int = 120) -> str:
-    """A text for a sentence: what is too long ends in dots.
-
-    >>> shortened("abcdef", 4)
-    'abc…'
-    """
-    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def public(text: str) -> str:

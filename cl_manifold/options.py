@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
-from cl_manifold.errors import ConfigError, shortened
+from cl_manifold.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 """1, 2, 3, …"""
@@ -74,7 +74,7 @@ def options_of(cls: type[S], values: Mapping[str, Any], section: str = "") -> S:
         name = f"{section}.{key}".strip(".")
         if key not in cls.model_fields:
             raise ConfigError(f"{name}: {first['msg']}") from None
-        given = shortened(value_text(values.get(key, cls.model_fields[key].default)))
+        given = value_text(values.get(key, cls.model_fields[key].default))
         needs = range_text(cls.model_fields[key], _too_large(first["type"]))
         raise ConfigError(f"{name} is {given!r}, but needs {needs}") from None
 

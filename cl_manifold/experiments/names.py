@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cl_manifold.errors import ConfigError, shortened
+from cl_manifold.errors import ConfigError
 from cl_manifold.experiments.stream_names import STREAMS, Item
 
 __all__ = ["NETWORKS", "STRATEGIES", "STREAMS", "TOPOLOGIES", "Item", "load", "lookup", "unknown"]
@@ -173,7 +173,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = get_close_matches(name, names, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names)}"
-    return f"unknown {kind} {shortened(name)!r}; {hint}"
+    return f"unknown {kind} {name!r}; {hint}"
 
 
 def load(target: str) -> Any:
@@ -190,6 +190,5 @@ def load(target: str) -> Any:
         return getattr(import_module(module), name)
     except Exception as error:
         raise ConfigError(
-            f"cannot load {shortened(target)!r} ({shortened(str(error))}); give an importable "
-            "package.module:object"
+            f"cannot load {target!r} ({error}); give an importable package.module:object"
         ) from error

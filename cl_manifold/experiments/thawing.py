@@ -72,7 +72,7 @@ class Thawer:
             return self.value((0,))
         except DataError:
             raise
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except Exception as error:
             raise DataError(
                 f"the snapshot does not fit this program ({type(error).__name__}: {error}); "
                 "start again"
