@@ -139,7 +139,7 @@ class CompareDisplay:
 
     def _picture(self) -> Group:
         table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-        table.add_column("strategy", no_wrap=True)
+        table.add_column("strategy", overflow="fold", min_width=14)
         table.add_column("seeds", no_wrap=True)
         table.add_column("ACC so far", justify="right", no_wrap=True)
         table.add_column("training", justify="right", no_wrap=True)
@@ -221,9 +221,10 @@ def problems_by_reason(problems: Any) -> list[tuple[str, str, str]]:
 
 def table(rows: Any, width: int) -> Table:
     """One line per strategy, the best in bold; a narrow terminal gets fewer columns."""
-    columns = _COLUMNS if width >= _WIDE else {k: _COLUMNS[k] for k in _COLUMNS if k in _NARROW}
+    names = next(names for least, names in _SHOWN if width >= least)
+    columns = {name: _COLUMNS[name] for name in names}
     drawn = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
-    drawn.add_column("strategy", no_wrap=True)
+    drawn.add_column("strategy", overflow="fold", min_width=14)
     for name in columns:
         drawn.add_column(name, justify="right", no_wrap=True)
     for row in rows:
@@ -253,5 +254,9 @@ _COLUMNS: Mapping[str, Callable[[Any], str]] = {
     "time": lambda row: _number(row.time_ratio, ".1f"),
     "p": lambda row: _number(row.p_value),
 }
-_NARROW = ("ACC", "BWT", "unseen", "context", "replay", "memory")
-_WIDE = 120
+_SHOWN: tuple[tuple[int, tuple[str, ...]], ...] = (
+    (120, tuple(_COLUMNS)),
+    (76, ("ACC", "BWT", "unseen", "context", "replay", "memory")),
+    (0, ("ACC", "BWT", "context")),
+)
+"""Columns of a terminal, and what of the table is shown from that width on."""

@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from cl_manifold.cli import display, tables
-from cl_manifold.cli.compare_display import CompareDisplay
+from cl_manifold.cli.compare_display import CompareDisplay, table
 from cl_manifold.cli.display import Display
 from cl_manifold.comparison.order import ComparisonResult
+from cl_manifold.comparison.rows import Row
 from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.contexts.replay import Replayed
 from cl_manifold.experiments.result import Decision, Result
@@ -122,3 +123,22 @@ def test_what_is_shown_later_has_names_as_they_are(written: io.StringIO, name: s
     assert f"\n{name}, seeds 0\n" in text
     assert f"under rule {name}" in text
     assert sum(name in line.split() for line in text.splitlines()) >= 2
+
+
+@pytest.mark.parametrize(("width", "columns"), [(60, 3), (80, 6), (120, 11), (200, 11)])
+def test_a_table_of_a_comparison_fits_and_cuts_no_label(width: int, columns: int) -> None:
+    label = "weight-manifold strategy.price=10 training.epochs=2"
+    row = Row(
+        label, "weight-manifold", 3, 0.97, 0.001, -0.01, 0.02, 0.1, 0.9, 0.95, "given", 0, 9.1,
+        1.2, 0.04, best=True,
+    )  # fmt: skip
+    file = io.StringIO()
+    drawn = table([row], width)
+    Console(file=file, width=width).print(drawn)
+    assert len(drawn.columns) == 1 + columns
+    lines = file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "".join(line[:28].strip() for line in lines[2:]).startswith("weight-manifold")
+    assert "".join("".join(line.split("  ")[0] for line in lines[2:]).split()) == label.replace(
+        " ", ""
+    )
