@@ -28,6 +28,7 @@ from cl_manifold.tracking.interrupt import uninterrupted
 from cl_manifold.tracking.keys import legal_key
 
 DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
+EXPERIMENT = "cl-manifold"
 STORE_FAILURES = (MlflowException, OSError, ImportError, sqlite3.Error, SQLAlchemyError)
 
 
