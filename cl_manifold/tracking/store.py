@@ -36,6 +36,7 @@ from cl_manifold.tracking.tracked_run import (
     reason,
     store_errors,
 )
+from cl_manifold.tracking.view import view_tag
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
@@ -131,9 +132,10 @@ def connect(uri: str, experiment: str) -> Store:
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             found = found or _create_experiment(client, experiment, database)
-            if found.lifecycle_stage == "active" and not _KIND.keys() <= found.tags.keys():
-                for key, value in _KIND.items():
-                    client.set_experiment_tag(found.experiment_id, key, value)
+            if found.lifecycle_stage == "active":
+                for key, value in _tags().items():
+                    if key not in found.tags:
+                        client.set_experiment_tag(found.experiment_id, key, value)
     except STORE_FAILURES as error:
         raise StoreError(
             f"cannot open the tracking store {public(uri)}: {reason(error)}; give the "
@@ -248,12 +250,17 @@ def _create_experiment(client: MlflowClient, name: str, database: Path | None) -
     """The new experiment, or the one that another process created in the meantime."""
     place = None if database is None else str(_artifact_folder(database, name))
     try:
-        return client.get_experiment(client.create_experiment(name, place, tags=_KIND))
+        return client.get_experiment(client.create_experiment(name, place, tags=_tags()))
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
         return found
+
+
+def _tags() -> dict[str, str]:
+    """What MLflow's pages need to know of an experiment."""
+    return _KIND | view_tag()
 
 
 def _artifact_folder(database: Path, experiment: str) -> Path:
