@@ -3,7 +3,8 @@
     python examples/log_any_avalanche_script.py
     cl-manifold ui
 
-Runs land in the store that MLFLOW_TRACKING_URI names, else in ./mlruns/mlflow.db.
+Runs land in the store that MLFLOW_TRACKING_URI names, else in ./mlruns/mlflow.db, with what was
+trained as their params. `mlflow.start_run` and `mlflow.set_experiment` are heeded, but not needed.
 """
 
 import mlflow
@@ -22,7 +23,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from cl_manifold.tracking import MlflowLogger, resolve_tracking_uri
+from cl_manifold.tracking import MlflowLogger
 
 
 class Digits(TensorDataset):
@@ -44,32 +45,30 @@ def main() -> None:
         n_experiences=4,
         seed=0,
     )
-    mlflow.set_tracking_uri(resolve_tracking_uri())
-    mlflow.set_experiment("any-avalanche-script")
+    logger = MlflowLogger()
     net = SimpleMLP(num_classes=10, input_size=64)
-    with mlflow.start_run(run_name="naive on new instances") as run:
-        strategy = Naive(
-            model=net,
-            optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
-            criterion=nn.CrossEntropyLoss(),
-            train_mb_size=32,
-            train_epochs=3,
-            eval_mb_size=256,
-            evaluator=EvaluationPlugin(
-                accuracy_metrics(minibatch=True, epoch=True, experience=True, stream=True),
-                loss_metrics(epoch=True),
-                forgetting_metrics(stream=True),
-                confusion_matrix_metrics(num_classes=10, stream=True),
-                loggers=[MlflowLogger()],
-            ),
-        )
-        for experience in benchmark.train_stream:
-            strategy.train(experience)
-            strategy.eval(benchmark.test_stream)
-    logged = mlflow.get_run(run.info.run_id).data.metrics
-    print(f"run {run.info.run_id}: {len(logged)} metrics")
-    for key in sorted(k for k in logged if k.startswith("test/")):
-        print(f"  {key:<20} {logged[key]:.3f}")
+    strategy = Naive(
+        model=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=32,
+        train_epochs=3,
+        eval_mb_size=256,
+        evaluator=EvaluationPlugin(
+            accuracy_metrics(minibatch=True, epoch=True, experience=True, stream=True),
+            loss_metrics(epoch=True),
+            forgetting_metrics(stream=True),
+            confusion_matrix_metrics(num_classes=10, stream=True),
+            loggers=[logger],
+        ),
+    )
+    for experience in benchmark.train_stream:
+        strategy.train(experience)
+        strategy.eval(benchmark.test_stream)
+    data = mlflow.get_run(str(logger.run_id)).data
+    print(f"run {logger.run_id}: {len(data.metrics)} metrics, {len(data.params)} params")
+    for key in sorted(k for k in data.metrics if k.startswith("test/")):
+        print(f"  {key:<20} {data.metrics[key]:.3f}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from cl_manifold import __version__
 from cl_manifold.cli.comparing import compare
 from cl_manifold.cli.listing import settings, strategies, streams
 from cl_manifold.cli.planning import plan
-from cl_manifold.cli.resuming import resume, sync
+from cl_manifold.cli.resuming import mend, resume, sync
 from cl_manifold.cli.running import run
 from cl_manifold.cli.showing import show, ui
 from cl_manifold.errors import ClManifoldError, ConfigError
@@ -42,6 +42,7 @@ for command in (
     show,
     ui,
     sync,
+    mend,
 ):
     cli.add_command(command)
 

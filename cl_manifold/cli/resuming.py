@@ -54,5 +54,37 @@ def sync(tracking_uri: str | None, experiment: str | None) -> None:
 
         store = connect(resolve_tracking_uri(tracking_uri), experiment or "cl-manifold")
         count = send_rest(store)
-    many = f"{count} run{'s' if count != 1 else ''}"
-    console().print(f"{many} sent" if count else "nothing was left to send")
+    console().print(_sent(count) if count else "nothing was left to send")
+
+
+@click.command()
+@store_options
+def mend(tracking_uri: str | None, experiment: str | None) -> None:
+    """Correct a store whose project folder was moved.
+
+    MLflow notes where the files of runs lie as absolute paths. They are noted anew, after a copy of
+    the database was made, and runs that waited to be sent are sent.
+    """
+    from cl_manifold.cli.display import console
+
+    with console().status("opening the store"):
+        from cl_manifold.tracking.keeping import sync as send_rest
+        from cl_manifold.tracking.moving import mend as mend_store
+        from cl_manifold.tracking.store import connect, resolve_tracking_uri
+
+        uri, name = resolve_tracking_uri(tracking_uri), experiment or "cl-manifold"
+        mended = mend_store(uri, name)
+        count = send_rest(connect(uri, name)) if mended else 0
+    if mended is None:
+        console().print("nothing was moved: the files of all runs are where they are noted")
+        return
+    console().print(
+        f"{mended.places} places are noted below {mended.new} instead of {mended.old}; "
+        f"the database as it was is {mended.copy.name}"
+    )
+    if count:
+        console().print(_sent(count))
+
+
+def _sent(count: int) -> str:
+    return f"{count} run{'s' if count != 1 else ''} sent"

@@ -86,16 +86,21 @@ def _replay(result: Any, values: dict[str, Any], changes: tuple[str, ...], as_js
 @click.option("--host", default="127.0.0.1", help="Address to serve on.")
 @click.option("--port", default=5000, type=click.IntRange(1, 65535), help="Port to serve on.")
 def ui(tracking_uri: str | None, experiment: str | None, host: str, port: int) -> None:
-    """Serve the MLflow UI on this project's store until Ctrl-C."""
+    """Serve the MLflow UI on this project's store until Ctrl-C.
+
+    The printed address lists the runs with accuracy, BWT, forgetting, unseen contexts, memory and
+    context at test.
+    """
     from cl_manifold.tracking import open_store, resolve_tracking_uri
+    from cl_manifold.tracking.view import list_address
 
     uri = resolve_tracking_uri(tracking_uri)
     if uri.startswith(("http://", "https://")):
         raise StoreError(f"{public(uri)} is a server with a page of its own; open it in a browser")
     store = open_store(uri, experiment or "cl-manifold")
     _check_free(host, port)
-    address = f"http://{host}:{port}/#/experiments/{store.experiment_id}/runs"
-    click.echo(f"{address}?workflowType=machine_learning   (Ctrl-C stops)", err=True)
+    address = list_address(f"http://{host}:{port}", store.experiment_id)
+    click.echo(f"{address}   (Ctrl-C stops)", err=True)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     # the job runner serves language-model features and doubles start-up time and memory

@@ -1,6 +1,7 @@
 """Runs that were left behind, found again and gone on with."""
 
 from dataclasses import replace
+from itertools import islice
 
 from cl_manifold.errors import StoreError
 from cl_manifold.experiments.config import Resolved, deciding, resolve
@@ -58,14 +59,16 @@ def continued(store: Store, left: Left, observer: Observer | None = None) -> Res
 
 
 def find(store: Store, text: str) -> Left:
-    """The run that was left behind whose id or key starts so; "last": the newest.
+    """The run that was left behind whose id or key starts so.
+
+    "last" is the newest that no living process writes.
 
     Raises:
         StoreError: there is none, or several.
     """
     known = [left for left in keeping.left_behind(store) if left.start.run_id is None]
     if text == "last":
-        fits = known[:1]
+        fits = list(islice((left for left in known if left.free), 1))
     else:
         fits = [left for left in known if left.run_id.startswith(text) or left.path.name == text]
     if len(fits) == 1:
@@ -77,6 +80,8 @@ def find(store: Store, text: str) -> Left:
             f"no run of {store.experiment!r} was stopped on this machine; there is nothing to go "
             "on with"
         )
+    if text == "last":
+        raise StoreError("no run was stopped here: those that are not finished are being written")
     waiting = ", ".join(left.run_id[:8] for left in known[:5])
     raise StoreError(f"no run {text!r} was stopped here; those that were are {waiting}")
 

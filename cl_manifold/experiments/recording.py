@@ -69,6 +69,7 @@ def start(place: Place, trial: Trial) -> KeptRun:
             "strategy": config.strategy.name,
             "seed": str(config.seed),
             "dataset_digest": stream.digest,
+            "context_at_test": config.strategy.context_at_test(config.contexts),
         }
         | dict(place.tags),
         say=trial.observer.say,
@@ -102,7 +103,7 @@ class Recorder:
         """After one task: what is known at that moment."""
         progress = trial.progress
         with self._kept.group():
-            self.run.log_metrics(_metrics(progress), step=step)
+            self.run.log_metrics(_metrics(trial), step=step)
             self.run.log_table(_table(progress), "contexts.json")
             if (plugin := trial.manifold) and plugin.manifold:
                 self._state(plugin.manifold)
@@ -153,9 +154,11 @@ class Recorder:
             self.run.log_file(path.with_suffix(".json"))
 
 
-def _metrics(progress: Progress) -> dict[str, float | None]:
+def _metrics(trial: Trial) -> dict[str, float | None]:
     """What is plotted over the tasks."""
-    record = progress.records[-1]
+    progress = trial.progress
+    record, stored = progress.records[-1], progress.records[-1].stored_floats
+    size = sum(p.numel() for p in trial.network.parameters())
     return {
         **{f"continual/{key}": value for key, value in progress.summary().items()},
         "task/accuracy_after_training": record.acc,
@@ -165,7 +168,8 @@ def _metrics(progress: Progress) -> dict[str, float | None]:
         "manifold/overshoot": record.overshoot,
         "manifold/drift": record.drift,
         "manifold/control_points": record.control_points,
-        "manifold/stored_floats": record.stored_floats,
+        "manifold/stored_floats": stored,
+        "manifold/stored_ratio": None if stored is None else stored / size,
         **_evidence(record),
         **{f"topology/{name}": value for name, value in record.topologies.items()},
     }

@@ -6,6 +6,8 @@ stay few and short: `train/loss`, `test/accuracy`, `test_experiences/accuracy_00
 
 import posixpath
 import re
+from collections.abc import Sequence
+from typing import final
 
 MINIBATCH = "_minibatch"
 _LONGEST = 250
@@ -87,6 +89,59 @@ def legal_key(name: str) -> str:
     legal = _ILLEGAL.sub("_", name)
     steps = [re.sub(r"^\.+$", "_", step) for step in legal.split("/")]
     return posixpath.normpath("/".join(step for step in steps if step) or "unnamed")[:_LONGEST]
+
+
+@final
+class Keys:
+    """The keys of one run: values of different names never share a key at one step.
+
+    Names share a key as long as their steps differ, as the tasks of a training curve do. From the
+    step on at which they meet, each keeps its task; names that differ in something else than the
+    task are numbered.
+
+    >>> Keys().assign([("a[0]", 1), ("a(0)", 1)])
+    ['a_0_', 'a_0__2']
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[tuple[str, int], str] = {}
+        self._shared: set[str] = set()
+        self._names: dict[str, list[str]] = {}
+
+    def assign(self, values: Sequence[tuple[str, int]]) -> list[str]:
+        """The keys of values that are sent together.
+
+        Args:
+            values: name and step of each, in order.
+        """
+        last: dict[str, int] = {}
+        sent = dict(self._latest)
+        for name, step in values:
+            key = short_key(name)[0]
+            last[key] = step
+            first = self._latest.setdefault((key, step), name)
+            if first != name and key not in self._shared:
+                self._shared.add(key)
+                if (key, step) in sent:
+                    self._names[key] = [first]
+                self._own(first)  # of names without a task the first keeps the key
+        self._latest = {
+            (key, step): name
+            for (key, step), name in self._latest.items()
+            if step == last.get(key, step)
+        }
+        return [self._own(name) for name, _ in values]
+
+    def _own(self, name: str) -> str:
+        key = short_key(name)[0]
+        if key not in self._shared:
+            return key
+        key = with_task(key, name)
+        names = self._names.setdefault(key, [])
+        if name not in names:
+            names.append(name)
+        place = names.index(name)
+        return f"{key[: _LONGEST - 10]}_{place + 1}" if place else key
 
 
 def _metric(name: str) -> tuple[str, str]:

@@ -21,12 +21,13 @@ from avalanche.evaluation.metric_results import AlternativeValues, TensorImage
 from avalanche.logging import BaseLogger
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 from PIL import Image
 
-from cl_manifold.errors import StoreError
+from cl_manifold.tracking.describing import strategy_params, stream_params
+from cl_manifold.tracking.fluent import active_run
 from cl_manifold.tracking.folder_client import FolderClient
-from cl_manifold.tracking.keys import MINIBATCH, short_key, with_task
+from cl_manifold.tracking.keys import MINIBATCH, Keys, short_key
 from cl_manifold.tracking.tracked_run import store_errors
 
 __all__ = ["MlflowLogger", "short_key"]
@@ -39,7 +40,9 @@ class MlflowLogger(BaseLogger):
     """Sends Avalanche's metrics to an MLflow run.
 
     The run is the one given, else MLflow's active run, else a new one that MLflow ends when the
-    process exits; it is chosen when the first values arrive. Training metrics are plotted over
+    process exits, in the store and experiment that `cl-manifold ui` shows; it is chosen when the
+    first values arrive. Unless the run was given, strategy, network, plugins and stream become its
+    params, where it has none of that name. Training metrics are plotted over
     training iterations, evaluation metrics over the number of experiences trained so far. Numbers
     become metrics (NaN where not finite), figures and images a series with a slider over the
     steps, other tensors JSON artifacts; text and bytes are left out. Figures are closed. Outside
@@ -47,7 +50,8 @@ class MlflowLogger(BaseLogger):
 
     Args:
         run_id: the run to write to.
-        tracking_uri: the store that holds it, or in which to start one; default is MLflow's own.
+        tracking_uri: the store that holds it, or in which to start one; default is the one that
+            MLflow was told, else the project's, `sqlite:///mlruns/mlflow.db`.
         minibatch_points: how many values of a per-minibatch metric are kept in each epoch.
         max_experiences: metrics of single experiences beyond this many are left out, because
             MLflow draws one chart for each; averages over streams are always sent.
@@ -72,7 +76,9 @@ class MlflowLogger(BaseLogger):
         self.max_experiences = max_experiences
         self._client = client
         self._buffer: list[tuple[str, Metric]] = []
-        self._by_task: set[str] = set()
+        self._keys = Keys()
+        self._params: dict[str, str] = {}
+        self._describes = run_id is None
         self._experiences = 0
         self._evaluating = False
 
@@ -103,25 +109,33 @@ class MlflowLogger(BaseLogger):
         if not self._buffer:
             return
         client, run_id = self._attach()
-        self._by_task |= shared_keys(self._buffer)
+        keys = self._keys.assign([(name, metric.step) for name, metric in self._buffer])
         metrics = [
-            Metric(with_task(m.key, name), m.value, m.timestamp, m.step)
-            if m.key in self._by_task
-            else m
-            for name, m in self._buffer
+            Metric(key, m.value, m.timestamp, m.step)
+            for key, (_, m) in zip(keys, self._buffer, strict=True)
         ]
         with store_errors(f"send metrics to run {run_id}"):
+            if self._params:
+                known = client.get_run(run_id).data.params
+                params = [Param(k, v) for k, v in self._params.items() if k not in known]
+                client.log_batch(run_id, params=params)
+                self._params = {}
             client.log_batch(run_id, metrics=thinned(metrics, self.minibatch_points))
         self._buffer = []
 
     def before_training_exp(self, strategy: Any, metric_values: list[Any], **kwargs: Any) -> None:
         """From here on evaluations count this experience as seen."""
         self._experiences = strategy.clock.train_exp_counter + 1
+        if self._describes and DistributedHelper.is_main_process:
+            self._params = strategy_params(strategy) | stream_params(strategy.experience)
+            self._describes = False
 
     def before_eval(self, strategy: Any, metric_values: list[Any], **kwargs: Any) -> None:
         """Evaluation metrics follow."""
         self._evaluating = True
         self._experiences = max(self._experiences, strategy.clock.train_exp_counter)
+        if self._describes and DistributedHelper.is_main_process:
+            self._params = strategy_params(strategy)
 
     def after_eval(self, strategy: Any, metric_values: list[Any], **kwargs: Any) -> None:
         """Evaluation metrics are complete."""
@@ -153,7 +167,7 @@ class MlflowLogger(BaseLogger):
     def _attach(self) -> tuple[MlflowClient | FolderClient, str]:
         """The client and the run, both chosen when first needed."""
         if self.run_id is None:
-            self.run_id = _fluent_run(self.tracking_uri)
+            self.run_id = active_run(self.tracking_uri)
             self.tracking_uri = mlflow.get_tracking_uri()
         if self._client is None:
             self._client = MlflowClient(self.tracking_uri)
@@ -162,12 +176,6 @@ class MlflowLogger(BaseLogger):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_client": None}
-
-
-def shared_keys(buffer: list[tuple[str, Metric]]) -> set[str]:
-    """Keys under which metrics of different names came at one step: those of several tasks."""
-    first: dict[tuple[str, int], str] = {}
-    return {m.key for name, m in buffer if first.setdefault((m.key, m.step), name) != name}
 
 
 def thinned(metrics: list[Metric], points: int) -> list[Metric]:
@@ -182,23 +190,6 @@ def thinned(metrics: list[Metric], points: int) -> list[Metric]:
         kept = {found[len(found) * (i + 1) // count - 1] for i in range(count)}
         dropped.update(set(found) - kept)
     return [metric for place, metric in enumerate(metrics) if place not in dropped]
-
-
-def _fluent_run(tracking_uri: str | None) -> str:
-    """MLflow's active run, or a new one that becomes it."""
-    active = mlflow.active_run()
-    if active is None:
-        if tracking_uri is not None:
-            mlflow.set_tracking_uri(tracking_uri)
-        with store_errors("start a run"):
-            return mlflow.start_run().info.run_id
-    if tracking_uri not in (None, mlflow.get_tracking_uri()):
-        raise StoreError(
-            f"MlflowLogger was given the store {tracking_uri}, but the active run is in "
-            f"{mlflow.get_tracking_uri()}; leave tracking_uri out, give a run_id of that store, "
-            "or end the active run first"
-        )
-    return active.info.run_id
 
 
 def _number(value: Any) -> float | None:

@@ -8,10 +8,9 @@ import getpass
 import logging
 import os
 import re
-import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -28,7 +27,9 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from cl_manifold.errors import StoreError, public
+from cl_manifold.tracking.database import SQLITE, alone, artifact_folder, beside, database_of, make
 from cl_manifold.tracking.living import process_tags
+from cl_manifold.tracking.moving import refuse_moved
 from cl_manifold.tracking.tracked_run import (
     DEFAULT_STORE,
     STORE_FAILURES,
@@ -36,11 +37,11 @@ from cl_manifold.tracking.tracked_run import (
     reason,
     store_errors,
 )
+from cl_manifold.tracking.view import view_tag
 
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _QUICK = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 _NO_BARS = {"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-_SQLITE = "sqlite:///"
 RESULTS = ("result.json", "comparison.json")
 """The files that hold what a run or a comparison found."""
 
@@ -65,8 +66,8 @@ class Store:
     @property
     def folder(self) -> Path:
         """The folder `mlruns`: that of the database; of a server the one here."""
-        database = _database(self.uri)
-        return Path.cwd() / "mlruns" if database is None else _beside(database)
+        database = database_of(self.uri)
+        return Path.cwd() / "mlruns" if database is None else beside(database)
 
     def start_run(
         self,
@@ -114,26 +115,28 @@ def resolve_tracking_uri(explicit: str | None = None) -> str:
     The path of a sqlite address is made absolute, so that it survives a change of folder.
     """
     uri = explicit or os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_STORE
-    database, (_, mark, options) = _database(uri), uri.partition("?")
-    return uri if database is None else f"{_SQLITE}{database}{mark}{options}"
+    database, (_, mark, options) = database_of(uri), uri.partition("?")
+    return uri if database is None else f"{SQLITE}{database}{mark}{options}"
 
 
 def connect(uri: str, experiment: str) -> Store:
     """Open the store, creating database, folder and experiment where they are missing.
 
     Raises:
-        StoreError: the address is not one of a store, or the store cannot be reached or written.
+        StoreError: the address is not one of a store, or the store cannot be reached or written, or
+            its folder was moved.
     """
-    database = _database(uri)
+    database = database_of(uri)
     try:
-        with _quiet(), environment(_QUICK), _alone(database):
-            _make(database)
+        with _quiet(), environment(_QUICK), alone(database):
+            make(database)
             client = MlflowClient(tracking_uri=uri)
             found = client.get_experiment_by_name(experiment)
             found = found or _create_experiment(client, experiment, database)
-            if found.lifecycle_stage == "active" and not _KIND.keys() <= found.tags.keys():
-                for key, value in _KIND.items():
-                    client.set_experiment_tag(found.experiment_id, key, value)
+            if found.lifecycle_stage == "active":
+                for key, value in _tags().items():
+                    if key not in found.tags:
+                        client.set_experiment_tag(found.experiment_id, key, value)
     except STORE_FAILURES as error:
         raise StoreError(
             f"cannot open the tracking store {public(uri)}: {reason(error)}; give the "
@@ -145,6 +148,8 @@ def connect(uri: str, experiment: str) -> Store:
             f"experiment {experiment!r} was deleted; restore it with "
             f"`mlflow experiments restore -x {found.experiment_id}` or choose another name"
         )
+    if database is not None:
+        refuse_moved(database, experiment, found.artifact_location, uri)
     return Store(client, uri, experiment, found.experiment_id)
 
 
@@ -246,9 +251,9 @@ def _runs_starting_with(client: MlflowClient, start: str) -> list[str]:
 
 def _create_experiment(client: MlflowClient, name: str, database: Path | None) -> Experiment:
     """The new experiment, or the one that another process created in the meantime."""
-    place = None if database is None else str(_artifact_folder(database, name))
+    place = None if database is None else str(artifact_folder(database, name))
     try:
-        return client.get_experiment(client.create_experiment(name, place, tags=_KIND))
+        return client.get_experiment(client.create_experiment(name, place, tags=_tags()))
     except MlflowException:
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -256,52 +261,9 @@ def _create_experiment(client: MlflowClient, name: str, database: Path | None) -
         return found
 
 
-def _artifact_folder(database: Path, experiment: str) -> Path:
-    """The experiment's folder under `mlruns/`, which holds the database or lies beside it."""
-    return _beside(database) / (re.sub(r"[^\w\-.]+", "-", experiment).strip("-.") or "experiment")
-
-
-def _beside(database: Path) -> Path:
-    folder = database.parent
-    return folder if folder.name == "mlruns" else folder / "mlruns"
-
-
-def _database(uri: str) -> Path | None:
-    """The absolute path of a sqlite address; None for other stores and for one in memory."""
-    path = uri.partition("?")[0].removeprefix(_SQLITE)
-    if not uri.startswith(_SQLITE) or path in ("", ":memory:"):
-        return None
-    return Path(path).expanduser().absolute()
-
-
-def _make(database: Path | None) -> None:
-    """MLflow's tables, all of them or none: a process that dies on the way leaves no half store."""
-    if database is None or database.stat().st_size:
-        return
-    part = database.with_name(f"{database.name}.part")
-    part.unlink(missing_ok=True)
-    MlflowClient(f"{_SQLITE}{part}").search_experiments(max_results=1)
-    part.replace(database)
-
-
-@contextmanager
-def _alone(database: Path | None) -> Iterator[None]:
-    """Keep other processes out: two that create the same tables at once break each other.
-
-    Raises:
-        OSError: the database's folder cannot be created.
-        sqlite3.Error: it cannot be written, or the file is not a database.
-    """
-    if database is None:
-        yield
-        return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with closing(sqlite3.connect(database, timeout=5)) as probe:
-        probe.execute("PRAGMA schema_version")
-    lock = database.with_name(database.name + ".lock")
-    with closing(sqlite3.connect(lock, timeout=120, isolation_level=None)) as guard:
-        guard.execute("BEGIN EXCLUSIVE")
-        yield
+def _tags() -> dict[str, str]:
+    """What MLflow's pages need to know of an experiment."""
+    return _KIND | view_tag()
 
 
 @contextmanager

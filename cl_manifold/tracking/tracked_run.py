@@ -28,6 +28,7 @@ from cl_manifold.tracking.interrupt import uninterrupted
 from cl_manifold.tracking.keys import legal_key
 
 DEFAULT_STORE = "sqlite:///mlruns/mlflow.db"
+EXPERIMENT = "cl-manifold"
 STORE_FAILURES = (MlflowException, OSError, ImportError, sqlite3.Error, SQLAlchemyError)
 
 
@@ -188,13 +189,17 @@ def reason(error: BaseException) -> str:
 
 
 def _ui_command(uri: str, host: str, port: int) -> str:
-    default = DEFAULT_STORE.removeprefix("sqlite:///")
-    ours = PurePosixPath(uri.removeprefix("sqlite:///")) == PurePosixPath(Path.cwd() / default)
-    words = ["cl-manifold ui"]
-    words += [] if ours else [f"--tracking-uri {uri}"]
+    words = [f"cl-manifold ui{named_store(uri)}"]
     words += [] if host == "127.0.0.1" else [f"--host {host}"]
     words += [] if port == 5000 else [f"--port {port}"]
     return " ".join(words)
+
+
+def named_store(uri: str) -> str:
+    """What a command needs to find the store from this folder: nothing for the default one."""
+    default = DEFAULT_STORE.removeprefix("sqlite:///")
+    ours = PurePosixPath(uri.removeprefix("sqlite:///")) == PurePosixPath(Path.cwd() / default)
+    return "" if ours else f" --tracking-uri {uri}"
 
 
 def _plain(value: Any) -> Any:

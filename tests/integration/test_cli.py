@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cl_manifold.cli import main
+from cl_manifold.tracking.view import COLUMNS
 
 TINY = ("--epochs", "1", "--set", "stream.contexts=3", "--set", "stream.samples=64")
 Call = Callable[..., tuple[int, str, str]]
@@ -75,6 +76,12 @@ def test_a_run_leaves_everything_in_mlflow(call: Call, tmp_path: Path) -> None:
     assert run.info.status == "FINISHED"
     assert run.info.run_name == f"weight-manifold {result['acc']:.3f} · seed 3"
     assert run.data.metrics["continual/acc"] == pytest.approx(result["acc"])
+    ratio = result["stored_floats"] / result["model_floats"]
+    assert run.data.metrics["manifold/stored_ratio"] == pytest.approx(ratio)
+    assert run.data.tags["context_at_test"] == result["context_at_test"] == "given"
+    for column in COLUMNS:
+        kind, _, key = column.rstrip("`").partition(".`")
+        assert key in getattr(run.data, kind), column
     assert run.data.params["stream.contexts"] == "3"
     assert run.data.params["topology.harmonics"] == "4"
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["dataset_digest"]

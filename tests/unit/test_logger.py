@@ -44,6 +44,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def _fluent(monkeypatch: pytest.MonkeyPatch, store: Store) -> Iterator[None]:
     """MLflow's global state points to the test's store and is put back afterwards."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "")  # `set_experiment` writes it
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(store.uri)
     mlflow.set_experiment(store.experiment)

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from cl_manifold.errors import StoreError
 from cl_manifold.experiments.config import resolve
 from cl_manifold.tracking import open_store
-from cl_manifold.tracking import store as store_module
+from cl_manifold.tracking.database import artifact_folder
 from cl_manifold.tracking.living import HOST, PROCESS, process_tags
 from cl_manifold.tracking.store import (
     Store,
@@ -88,7 +88,7 @@ def test_artifacts_lie_in_mlruns_beside_the_database(store: Store, run: TrackedR
     folder = Path(store.uri.removeprefix("sqlite:///")).parent
     expected = folder / "rotated-digits-1" / run.run_id / "artifacts" / "a" / "b.txt"
     assert expected.read_text() == "hello"
-    outside = store_module._artifact_folder(Path("/x/tracking.db"), "..")
+    outside = artifact_folder(Path("/x/tracking.db"), "..")
     assert outside == Path("/x/mlruns/experiment")
 
 
