@@ -27,12 +27,12 @@ class Ray:
                 "the engine ray needs Ray; install it with pip install 'cl-manifold[ray]'"
             ) from None
         self._ray = ray
-        address = os.environ.get("RAY_ADDRESS") or None
-        local: dict[str, Any] = {} if address else {"num_cpus": jobs, "include_dashboard": False}
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        own = {"num_cpus": jobs, "include_dashboard": False} if address == "local" else {}
         main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=address, log_to_driver=False, logging_level="error", **local)
+            ray.init(address=address, log_to_driver=False, logging_level="error", **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise StoreError(
                 f"no Ray cluster could be reached ({error}); start one, correct RAY_ADDRESS, or "

@@ -38,8 +38,12 @@ def children(folder: Path, parent: Any) -> dict[tuple[str, str], list[Any]]:
     return found
 
 
-def folder_of(run: Any) -> Path:
-    return Path(run.info.artifact_uri.removeprefix("file://"))
+def folder_of(run: Any, served: Path = Path()) -> Path:
+    """The folder of a run's files; a server keeps them in `served`."""
+    uri = run.info.artifact_uri
+    if uri.startswith("mlflow-artifacts:/"):
+        return served / uri.removeprefix("mlflow-artifacts:/")
+    return Path(uri.removeprefix("file://"))
 
 
 class DyingPlugin(SupervisedPlugin):

@@ -4,15 +4,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mlflow import MlflowClient
@@ -20,6 +17,7 @@ from mlflow import MlflowClient
 from cl_manifold.comparison.journal import at_work
 from cl_manifold.errors import StoreError
 from tests.integration.comparing import MARKER, TINY, children, client, folder_of, parents
+from tests.integration.servers import Server
 
 ROOT = Path(__file__).parents[2]
 OWN = "tests.integration.comparing:Waiting"
@@ -41,11 +39,11 @@ def folder(tmp_path: Path, empty_store: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+def start(folder: Path, *more: str, **variables: str) -> subprocess.Popen[str]:
     """The comparison WORDS in a session of its own."""
     dropped = ("CL_MANIFOLD_", "MLFLOW_TRACKING")
     environment = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
-    environment |= {"PYTHONPATH": str(ROOT), MARKER: str(folder / "waiting")}
+    environment |= {"PYTHONPATH": str(ROOT), MARKER: str(folder / "waiting")} | variables
     return subprocess.Popen(
         [sys.executable, "-m", "cl_manifold", *WORDS, *more],
         cwd=folder,
@@ -66,9 +64,11 @@ def wait_for(folder: Path, pattern: str, seconds: float = 120) -> Path:
     raise AssertionError(f"{pattern} did not appear")
 
 
-def finish(folder: Path, process: subprocess.Popen[str]) -> tuple[int, str, str]:
+def finish(
+    folder: Path, process: subprocess.Popen[str], seconds: float = 300
+) -> tuple[int, str, str]:
     (folder / "waiting.go").touch()
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 
@@ -81,7 +81,7 @@ def assert_complete(folder: Path) -> None:
     assert [len(runs) for runs in found.values()] == [1] * 4
     assert {runs[0].info.status for runs in found.values()} == {"FINISHED"}
     for (run,) in found.values():
-        assert (folder_of(run) / "result.json").is_file()
+        assert (folder_of(run, folder / "artifacts") / "result.json").is_file()
 
 
 def assert_gone(process: int) -> None:
@@ -166,55 +166,59 @@ def test_a_lock_is_held_by_one_and_let_go() -> None:
         pass
 
 
+@pytest.mark.slow
+def test_a_node_of_a_cluster_that_dies_loses_no_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("ray") is None:
+        pytest.skip("install cl-manifold[ray] to run this test")
+    from ray.cluster_utils import Cluster
+
+    for name, value in {"PYTHONPATH": str(ROOT), MARKER: str(folder / "waiting")}.items():
+        monkeypatch.setenv(name, value)  # work has the environment of its node
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    try:
+        node = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        words = ("--engine", "ray", "--jobs", "2", "--strategies", OWN, "--seeds", "0,1,2")
+        process = start(folder, *words, RAY_ADDRESS=str(cluster.address))
+        deadline = time.monotonic() + 180
+        while len(list(folder.glob("waiting.*"))) < 2:
+            assert time.monotonic() < deadline, "no two runs began"
+            time.sleep(0.1)
+        cluster.remove_node(node, allow_graceful=False)
+        code, _, err = finish(folder, process)
+    finally:
+        cluster.shutdown()
+    assert code == 0, err
+    assert f"the process of {OWN}, seed" in err
+    [parent] = parents(folder)
+    found = children(folder, parent)
+    assert [len(runs) for runs in found.values()] == [1, 1, 1]
+    assert {runs[0].info.status for runs in found.values()} == {"FINISHED"}
+    rows = json.loads((folder_of(parent) / "comparison.json").read_text())["rows"]
+    assert [row["seeds"] for row in rows] == [3]
+
+
 # -- a store that goes away ------------------------------------------------------------------------
 
 
 @pytest.fixture
-def server(folder: Path) -> Iterator[Any]:
-    """A function that starts an MLflow server on the folder's store and returns its process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, started = f"http://127.0.0.1:{port}", list[subprocess.Popen[bytes]]()
-
-    def serve() -> tuple[str, subprocess.Popen[bytes]]:
-        words = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{folder}/mlruns/mlflow.db"]
-        words += ["--port", str(port), "--workers", "1"]
-        words += ["--artifacts-destination", str(folder / "artifacts")]
-        process = subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        started.append(process)
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1).close()
-                return address, process
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        raise AssertionError("the server did not start")
-
-    yield serve
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def server(folder: Path) -> Iterator[Server]:
+    """A server on the folder's store."""
+    server = Server(folder, f"sqlite:///{folder}/mlruns/mlflow.db")
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.mark.slow
 def test_results_survive_a_server_that_goes_away_and_are_sent_by_the_next_command(
-    folder: Path, server: Any
+    folder: Path, server: Server
 ) -> None:
-    address, process = server()
-    first = start(folder, "--tracking-uri", address, "--json")
+    first = start(folder, "--tracking-uri", server.address, "--json")
     wait_for(folder, "waiting.*")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    server.kill()
     code, out, err = finish(folder, first)
     assert code == 0, err
     assert "Traceback" not in err
@@ -222,14 +226,14 @@ def test_results_survive_a_server_that_goes_away_and_are_sent_by_the_next_comman
     assert "takes nothing now" in err
     assert "the next command sends them" in err
     assert len(list((folder / "mlruns" / ".runs").iterdir())) == 4
-    server()
-    words = [sys.executable, "-m", "cl_manifold", "sync", "--tracking-uri", address]
+    server.start()
+    words = [sys.executable, "-m", "cl_manifold", "sync", "--tracking-uri", server.address]
     sent = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)
     assert "4 runs sent" in sent.stderr
     assert not list((folder / "mlruns" / ".runs").iterdir())
     assert_complete(folder)
     [parent] = parents(folder)
-    assert (folder_of(parent) / "report.html").is_file()
+    assert (folder_of(parent, folder / "artifacts") / "report.html").is_file()
     for (run,) in children(folder, parent).values():
         history = client(folder).get_metric_history(run.info.run_id, "continual/acc")
         assert [point.step for point in history] == [0, 1, 2]
@@ -240,7 +244,7 @@ def test_results_survive_a_server_that_goes_away_and_are_sent_by_the_next_comman
 def test_four_processes_and_one_sqlite_lose_no_run(folder: Path, seeds: int) -> None:
     (folder / "waiting.go").touch()
     numbers = ",".join(map(str, range(seeds)))
-    code, _, err = finish(folder, start(folder, "--jobs", "4", "--seeds", numbers))
+    code, _, err = finish(folder, start(folder, "--jobs", "4", "--seeds", numbers), 60.0 * seeds)
     assert code == 0, err
     [parent] = parents(folder)
     found = children(folder, parent)

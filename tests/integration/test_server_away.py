@@ -2,12 +2,9 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,49 +13,9 @@ import pytest
 from mlflow.entities import Metric
 
 from cl_manifold.tracking import KeptRun, Store, keeping, open_store, sending
+from tests.integration.servers import Server
 
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """An MLflow server on a free port."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.folder, self.address = folder, f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        words = ["mlflow", "server", "--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        words += ["--port", str(self.port), "--workers", "1"]
-        words += ["--artifacts-destination", str(self.folder / "artifacts")]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *words],
-            cwd=self.folder,
-            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                urllib.request.urlopen(f"{self.address}/health", timeout=1).close()
-                return
-            except (urllib.error.URLError, OSError):
-                assert time.monotonic() < deadline, "the server did not start"
-                time.sleep(0.2)
-
-    def signal(self, number: signal.Signals) -> None:
-        if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, number)
-
-    def kill(self) -> None:
-        self.signal(signal.SIGKILL)
-        if self.process is not None:
-            self.process.wait()
 
 
 @pytest.fixture(scope="module")
