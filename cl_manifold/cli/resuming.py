@@ -80,7 +80,8 @@ def mend(tracking_uri: str | None, experiment: str | None) -> None:
         return
     console().print(
         f"{mended.places} places are noted below {mended.new} instead of {mended.old}; "
-        f"the database as it was is {mended.copy.name}"
+        f"the database as it was is {mended.copy.name}",
+        soft_wrap=True,
     )
     if count:
         console().print(_sent(count))

@@ -88,7 +88,7 @@ def crossed(
     """
     for key in {"seed", "stream.name", "strategy.name"} & grid.keys():
         raise ConfigError(f"--grid got {key}; give strategies by --strategies and seeds by --seeds")
-    check_settings(entries, [("--grid", grid)])
+    check_settings(entries, [*layers, ("--grid", grid)])
     found: list[Entry] = []
     for entry in entries:
         known = known_keys(entry, layers)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,47 +13,10 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from cl_manifold.cli import main
 from cl_manifold.tracking.view import COLUMNS
 
 TINY = ("--epochs", "1", "--set", "stream.contexts=3", "--set", "stream.samples=64")
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with MLflow's tables and nothing else: making them takes seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def call(
-    tmp_path: Path,
-    empty_store: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Call:
-    """`call("run", ...)` -> exit code, standard output, standard error."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("CL_MANIFOLD_", "MLFLOW_TRACKING")):
-            monkeypatch.delenv(name)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(sys, "argv", ["cl-manifold", *words])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        signal.signal(signal.SIGTERM, before)
-        said = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, said.out, said.err
-
-    return run
 
 
 def client(folder: Path) -> MlflowClient:

@@ -1,58 +1,16 @@
 """`cl-manifold compare` on a real store, in a folder of its own."""
 
 import json
-import os
-import shutil
-import signal
-import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
-from cl_manifold.cli import main
 from tests.integration.comparing import MARKER, TINY, children, client, folder_of, parents
 
 Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with MLflow's tables and nothing else: making them takes seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def call(
-    tmp_path: Path,
-    empty_store: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Call:
-    """`call("rotated-digits", ...)` -> exit code, standard output, standard error."""
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("CL_MANIFOLD_", "MLFLOW_TRACKING")):
-            monkeypatch.delenv(name)
-
-    def compare(*words: str) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(sys, "argv", ["cl-manifold", "compare", *words])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        signal.signal(signal.SIGTERM, before)
-        said = capsys.readouterr()
-        assert isinstance(stopped.value.code, int)
-        return stopped.value.code, said.out, said.err
-
-    return compare
 
 
 def matrices(folder: Path, parent: Any) -> dict[tuple[str, str], Any]:
@@ -77,13 +35,10 @@ def check_metrics(parent: Any, rows: Any, accs: list[float], folder: Path) -> No
 
 
 def test_a_comparison_leaves_a_parent_a_child_per_run_and_reports(
-    call: Call,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    call: Call, tmp_path: Path
 ) -> None:
     words = ("--strategies", "weight-manifold:spline,naive", "--seeds", "0,2", *TINY)
-    code, out, err = call("rotated-digits", *words, "--json")
+    code, out, err = call("compare", "rotated-digits", *words, "--json")
     assert code == 0, err
     result = json.loads(out)
     [parent] = parents(tmp_path)
@@ -122,10 +77,7 @@ def test_a_comparison_leaves_a_parent_a_child_per_run_and_reports(
     )
     assert "2 strategies on rotated-digits, seeds 0, 2, 4 runs" in err
     assert "workflowType=machine_learning" in err
-    monkeypatch.setattr(sys, "argv", ["cl-manifold", "show", "last"])
-    with pytest.raises(SystemExit):
-        main()
-    assert f"{rows['naive']['acc']:.3f}" in capsys.readouterr().out
+    assert f"{rows['naive']['acc']:.3f}" in call("show", "last")[1]
 
 
 def test_the_same_seeds_give_the_same_matrices_with_one_job_and_with_two(
@@ -133,7 +85,7 @@ def test_the_same_seeds_give_the_same_matrices_with_one_job_and_with_two(
 ) -> None:
     words = ("rotated-digits", "--strategies", "weight-manifold,naive", "--seeds", "1", *TINY)
     for jobs in ("1", "2"):
-        code, _, err = call(*words, "--jobs", jobs)
+        code, _, err = call("compare", *words, "--jobs", jobs)
         assert code == 0, err
         assert f"{jobs} at once" in err
         assert "continuing" not in err
@@ -148,7 +100,7 @@ def test_ray_gives_the_same_matrices_as_processes(call: Call, tmp_path: Path) ->
         pytest.skip("install cl-manifold[ray] to run this test")
     words = ("--strategies", "weight-manifold,naive", "--seeds", "0,1", *TINY)
     for engine in ("processes", "ray"):
-        code, _, err = call(*words, "--engine", engine)
+        code, _, err = call("compare", *words, "--engine", engine)
         assert code == 0, err
     first, second = (matrices(tmp_path, parent) for parent in parents(tmp_path))
     assert first == second
@@ -158,7 +110,7 @@ def test_ray_gives_the_same_matrices_as_processes(call: Call, tmp_path: Path) ->
 def test_what_cannot_run_is_listed_and_the_others_run(call: Call, tmp_path: Path) -> None:
     own = "tests.integration.comparing:Mistaken"
     words = ("--strategies", f"weight-manifold:codes,naive,{own}", "--seeds", "0,1", *TINY)
-    code, out, err = call(*words, "--json")
+    code, out, err = call("compare", *words, "--json")
     assert code == 1
     result = json.loads(out)
     assert [row["label"] for row in result["rows"]] == ["naive"]
@@ -175,7 +127,7 @@ def test_what_cannot_run_is_listed_and_the_others_run(call: Call, tmp_path: Path
 
 def test_tuning_chooses_on_validation_data_and_says_what(call: Call, tmp_path: Path) -> None:
     words = ("--strategies", "weight-manifold,naive", "--seeds", "3", "--tune", *TINY)
-    code, out, err = call(*words, "--json")
+    code, out, err = call("compare", *words, "--json")
     assert code == 0, err
     result = json.loads(out)
     [parent] = parents(tmp_path)
@@ -203,7 +155,7 @@ def test_tuning_chooses_on_validation_data_and_says_what(call: Call, tmp_path: P
 
 def test_values_that_the_user_set_are_not_tuned(call: Call, tmp_path: Path) -> None:
     words = ("--strategies", "weight-manifold", "--seeds", "0", "--tune", *TINY)
-    code, out, err = call(*words, "--set", "strategy.price=5", "--json")
+    code, out, err = call("compare", *words, "--set", "strategy.price=5", "--json")
     assert code == 0, err
     assert json.loads(out)["tuned"] == {}
     [parent] = parents(tmp_path)
@@ -239,7 +191,7 @@ def test_values_that_the_user_set_are_not_tuned(call: Call, tmp_path: Path) -> N
 def test_errors_are_one_sentence_and_leave_no_run(
     call: Call, tmp_path: Path, words: tuple[str, ...], code: int, sentence: str
 ) -> None:
-    found, out, err = call(*words)
+    found, out, err = call("compare", *words)
     assert found == code, err
     assert sentence in err
     assert not out
@@ -252,7 +204,9 @@ def test_a_run_whose_process_is_killed_goes_on_and_appears_once(
 ) -> None:
     monkeypatch.setenv(MARKER, str(tmp_path / "died"))
     own = "tests.integration.comparing:Dying"
-    code, out, err = call("--strategies", f"naive,{own}", "--seeds", "0,1", *TINY, "--json")
+    code, out, err = call(
+        "compare", "--strategies", f"naive,{own}", "--seeds", "0,1", *TINY, "--json"
+    )
     assert code == 0, err
     assert len(json.loads(out)["rows"]) == 2
     assert "the process of" in err

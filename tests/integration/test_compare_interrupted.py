@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from mlflow import MlflowClient
 
 from cl_manifold.comparison.journal import at_work
 from cl_manifold.errors import StoreError
@@ -22,21 +20,6 @@ from tests.integration.servers import Server
 ROOT = Path(__file__).parents[2]
 OWN = "tests.integration.comparing:Waiting"
 WORDS = ("compare", "--strategies", f"naive,{OWN}", "--seeds", "0,1", "--jobs", "1", *TINY)
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with MLflow's tables and nothing else: making them takes seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def folder(tmp_path: Path, empty_store: Path) -> Path:
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    return tmp_path
 
 
 def start(folder: Path, *more: str, **variables: str) -> subprocess.Popen[str]:

@@ -24,18 +24,9 @@ from cl_manifold.tracking.run_folder import RunFolder
 ROWS = [("a.b", "1", "default"), ("c", "2", "command line")]
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
-
-
 @pytest.fixture
-def store(tmp_path: Path, empty_store: Path) -> Store:
-    (tmp_path / "mlruns").mkdir()
-    shutil.copy(empty_store, tmp_path / "mlruns" / "mlflow.db")
-    return open_store(f"sqlite:///{tmp_path}/mlruns/mlflow.db", "here")
+def store(folder: Path) -> Store:
+    return open_store(f"sqlite:///{folder}/mlruns/mlflow.db", "here")
 
 
 @pytest.fixture

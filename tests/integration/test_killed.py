@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import torch
-from mlflow import MlflowClient
 
 from cl_manifold.errors import StoreError
 from cl_manifold.experiments.config import resolve
@@ -39,14 +38,6 @@ STRATEGIES = ("weight-manifold", "naive", "replay", "online-ewc", "si", "der++",
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 INSTANTS = 9
 """For each strategy."""
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """MLflow's tables and nothing else: making them takes longer than a run."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
 
 
 def forked(folder: Path, work: Callable[[], Result]) -> int:

@@ -3,11 +3,9 @@
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,6 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from cl_manifold.cli import main
 from cl_manifold.errors import StoreError
 from cl_manifold.strategies import FiniteLossPlugin
 from cl_manifold.tracking import Store, keeping, open_store, sending
@@ -26,30 +23,15 @@ TINY = ["--epochs", "1", "--set", "stream.contexts=3", "--set", "stream.samples=
 
 
 @pytest.fixture
-def call(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    for name in list(os.environ):
-        if name.startswith(("CL_MANIFOLD_", "MLFLOW_TRACKING")):
-            monkeypatch.delenv(name)
-
-    def run(*words: str) -> tuple[int, str, str]:
-        before = signal.getsignal(signal.SIGTERM)
-        monkeypatch.setattr(sys, "argv", ["cl-manifold", *words])
-        with pytest.raises(SystemExit) as stopped:
-            main()
-        signal.signal(signal.SIGTERM, before)
-        said = capsys.readouterr()
-        return int(stopped.value.code or 0), said.out, " ".join(said.err.split())
-
-    return run
-
-
-@pytest.fixture
-def old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "old").mkdir()
     monkeypatch.chdir(tmp_path / "old")
     return tmp_path / "old"
+
+
+@pytest.fixture
+def old(folder: Path) -> Path:
+    return folder
 
 
 def store_in(folder: Path) -> Store:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mlflow import MlflowClient
 
 from cl_manifold.experiments.config import resolve
 from cl_manifold.experiments.result import Result
@@ -31,14 +30,6 @@ SAMPLES = {"joint": 300, "joint-concat": 300, "cumulative": 300} | dict.fromkeys
 MEMORY = ("replay", "gdumb", "agem", "gem", "der", "der++", "er-ace")
 QUICK = ("joint", "der++", "packnet")
 """Through a store; the others too with `-m slow`."""
-
-
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with MLflow's tables and nothing else: making them takes seconds."""
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    MlflowClient(tracking_uri=f"sqlite:///{file}").search_experiments()
-    return file
 
 
 def run_of(strategy: str, folder: Path, empty_store: Path, **more: Any) -> Result:

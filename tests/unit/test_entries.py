@@ -146,3 +146,11 @@ def test_a_grid_needs_different_values(text: str) -> None:
 def test_a_grid_needs_an_assignment() -> None:
     with pytest.raises(ConfigError, match=r"got 'strategy.price', but needs section.key=A,B"):
         parse_grid(["strategy.price"])
+
+
+def test_a_grid_is_of_the_stream_that_is_compared_on() -> None:
+    entries = parse_entries(["film", "concat"])
+    layers = [("command line", {"stream.name": "rotation"})]
+    assert crossed(entries, {}, layers) == entries
+    found = crossed(entries, {"training.steps": ("5", "6")}, layers)
+    assert [entry.values["training.steps"] for entry in found] == ["5", "6", "5", "6"]

@@ -16,6 +16,7 @@ from cl_manifold.errors import DataError
 from cl_manifold.experiments import snapshot
 from cl_manifold.experiments.snapshot import load, save
 from cl_manifold.files import fingerprint
+from tests.fuzz.mutations import damaged
 
 DTYPES = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
           torch.float16, torch.bfloat16, torch.float32, torch.float64)  # fmt: skip
@@ -190,27 +191,6 @@ def test_a_structure_that_nobody_saves(tmp_path: Path, structure: str) -> None:
 
 
 # -- damage --------------------------------------------------------------------------------------
-
-
-def damaged(data: bytes, rng: random.Random) -> bytes:
-    """Bits turned, bytes changed, cut out, put in, repeated, or the end torn off."""
-    place, length = rng.randrange(len(data)), 1 + int(rng.expovariate(0.2))
-    if rng.random() < 0.5:
-        place = min(place, rng.randrange(1500))  # most of what can go wrong is in the header
-    head, tail = data[:place], data[place + length :]
-    match rng.randrange(6):
-        case 0:
-            return data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :]
-        case 1:
-            return head + rng.randbytes(len(data[place : place + length])) + tail
-        case 2:
-            return head + tail
-        case 3:
-            return head + rng.randbytes(length) + data[place:]
-        case 4:
-            return head + 2 * data[place : place + length] + tail
-        case _:
-            return head
 
 
 def withstands(folder: Path, count: int, seed: int) -> int:
