@@ -46,6 +46,7 @@ class Server:
                 return
             except (urllib.error.URLError, OSError):
                 assert time.monotonic() < deadline, "the server did not start"
+                assert self.process.poll() is None, "the server ended at once"
                 time.sleep(0.2)
 
     def signal(self, number: signal.Signals) -> None:

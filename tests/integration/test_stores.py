@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -24,30 +25,29 @@ WRITTEN = ("result.json", "report.html", "contexts.json", "configuration.json", 
 
 
 @pytest.fixture
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgresql() -> Iterator[str]:
     """The address of a database of its own."""
     program = shutil.which("pg_ctl") or next(
         iter(map(str, Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"))), None
     )
     if program is None or find_spec("psycopg2") is None:
         pytest.skip("install postgresql and psycopg2-binary to run this test")
-    folder = tmp_path_factory.mktemp("pg")
     owner: dict[str, Any] = {}
-    if os.getuid() == 0:  # PostgreSQL refuses to run as root
-        user = pwd.getpwnam("postgres")
-        owner = {"user": user.pw_uid, "group": user.pw_gid}
-        shutil.chown(folder, user.pw_uid, user.pw_gid)
-        for above in [folder, *folder.parents][:3]:
-            above.chmod(0o755)
     port = free_port()
+    with TemporaryDirectory() as folder:
+        if os.getuid() == 0:  # PostgreSQL refuses to run as root
+            user = pwd.getpwnam("postgres")
+            owner = {"user": user.pw_uid, "group": user.pw_gid}
+            shutil.chown(folder, user.pw_uid, user.pw_gid)
 
-    def control(*words: str) -> None:
-        subprocess.run([program, "-D", folder / "db", *words], check=True, cwd=folder, **owner)
+        def control(*words: str) -> None:
+            program_of = [program, "-D", f"{folder}/db", *words]
+            subprocess.run(program_of, check=True, cwd=folder, **owner)
 
-    control("init", "-o", "--auth=trust --username=me")
-    control("start", "-w", "-l", str(folder / "log"), "-o", f"-p {port} -k {folder}")
-    yield f"postgresql://me@127.0.0.1:{port}/postgres"
-    control("stop", "-m", "immediate")
+        control("init", "-o", "--auth=trust --username=me")
+        control("start", "-w", "-l", f"{folder}/log", "-o", f"-p {port} -k {folder}")
+        yield f"postgresql+psycopg2://me@127.0.0.1:{port}/postgres"
+        control("stop", "-m", "immediate")
 
 
 @pytest.fixture(params=["file", "server", "postgresql"])
@@ -58,9 +58,11 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         return
     database = request.getfixturevalue("postgresql") if request.param == "postgresql" else ""
     server = Server(tmp_path, database)
-    server.start()
-    yield server.address
-    server.kill()
+    try:
+        server.start()
+        yield server.address
+    finally:
+        server.kill()
 
 
 def called(folder: Path, *words: str) -> str:
