@@ -12,6 +12,7 @@ from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.rows import Row, rows_of
 from cl_manifold.tracking import Store, TrackedRun, keeping, version_tags
 from cl_manifold.tracking.keys import legal_key
+from cl_manifold.tracking.page import markdown
 from cl_manifold.tracking.sending import Say
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
@@ -78,7 +79,8 @@ class Recorder:
         self.run.log_text(markdown_report(about, rows, outcomes), "report.md")
         self.run.log_text(html_report(about, rows, outcomes, figures), "report.html")
         said = findings(about, rows)
-        text = [f"**{said[0]}**", *said[1:], markdown_table(rows), self._facts.description]
+        text = [f"**{markdown(said[0])}**", *map(markdown, said[1:])]
+        text += [markdown_table(rows), markdown(self._facts.description)]
         text.append("Open the artifact `report.html` for the whole story.")
         self.run.set_description("\n\n".join(text))
 
@@ -116,7 +118,7 @@ def start_parent(
     tags = {"stream": facts.name, "comparison": labels[:4000], DIGEST: digest}
     run = store.start_run(
         name=f"compare {facts.name}",
-        description=f"{facts.description}\n\nIn progress.",
+        description=f"{markdown(facts.description)}\n\nIn progress.",
         params=own | common_settings(jobs),
         tags=version_tags() | tags | {"dataset_digest": facts.digest},
     )

@@ -31,6 +31,7 @@ from cl_manifold.tracking.figures import (
     learning_figure,
 )
 from cl_manifold.tracking.manifold_figure import manifold_figure
+from cl_manifold.tracking.page import markdown
 from cl_manifold.tracking.projection import project_weights
 from cl_manifold.tracking.report import ReportData, render_report
 
@@ -61,7 +62,7 @@ def start(place: Place, trial: Trial) -> KeptRun:
     kept = keeping.start(
         place.store,
         name=f"{place.title} · seed {config.seed}",
-        description=f"{stream.description}\n\nIn progress.",
+        description=f"{markdown(stream.description)}\n\nIn progress.",
         rows=rows,
         tags=version_tags()
         | {
@@ -124,7 +125,7 @@ class Recorder:
             # MLflow's list of runs shows no metrics and cuts names: the result comes early
             self.run.set_name(f"{self._title} {result.acc:.3f} · seed {config.seed}")
             self.run.set_description(
-                f"**{sentence}**\n\n{stream.description}\n\n"
+                f"**{markdown(sentence)}**\n\n{markdown(stream.description)}\n\n"
                 "Open the artifact `report.html` for the whole story."
             )
         return result
