@@ -1,5 +1,6 @@
 """Where values of the configuration come from, and what is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,14 @@ from cl_manifold.experiments.config import (
     from_toml,
     resolve,
 )
-from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, TOPOLOGIES, load
+from cl_manifold.experiments.names import (
+    NETWORKS,
+    STRATEGIES,
+    STREAMS,
+    TOPOLOGIES,
+    load,
+    unknown,
+)
 from cl_manifold.experiments.settings import StreamSettings
 from cl_manifold.networks import Cnn, Mlp
 from cl_manifold.options import value_text
@@ -114,6 +122,24 @@ def test_a_users_own_object_can_be_named() -> None:
     assert found.config.stream.name.endswith("rotated_digits")
     with pytest.raises(ConfigError, match="cannot load 'nowhere:thing'"):
         load("nowhere:thing")
+
+
+def test_modules_of_the_current_folder_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_module_of_this_folder.py").write_text("THING = 3\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for _ in range(2):
+        assert load("a_module_of_this_folder:THING") == 3
+        assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_two_names_at_most_are_suggested() -> None:
+    sentence = unknown("key", "penalt", ["penalty", "penalti", "penalts", "other"])
+    assert sentence.count("penalt") == 3
+    assert sentence.startswith("unknown key 'penalt'; did you mean penalt")
+    assert unknown("key", "xyz", ["b", "a"]) == "unknown key 'xyz'; known: a, b"
 
 
 # -- settings of the three names -----------------------------------------------------------------

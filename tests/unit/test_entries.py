@@ -49,6 +49,11 @@ def test_what_cannot_be_meant_is_refused(texts: list[str], sentence: str) -> Non
         parse_entries(texts)
 
 
+@pytest.mark.parametrize("seeds", [(0,), (2, 0, 1)])
+def test_seeds_from_0_on_are_taken(seeds: tuple[int, ...]) -> None:
+    check_seeds(seeds)
+
+
 @pytest.mark.parametrize(
     ("seeds", "sentence"),
     [((), "got no seeds"), ((0, 0), "different seeds"), ((-1, 0), "different seeds from 0 on")],

@@ -5,6 +5,7 @@ import operator
 import os
 import random
 import re
+import sqlite3
 import threading
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque, namedtuple
@@ -58,6 +59,10 @@ class Fixed:
 
 class Named(dict[str, int]):
     """A container of one's own."""
+
+
+class Database(sqlite3.Connection):
+    """Python code over what only C code knows."""
 
 
 class Forgetful:
@@ -323,11 +328,24 @@ def test_functions_without_a_name_come_back_with_what_they_enclose() -> None:
         thawed(frozen(counter(5)))
 
 
+def test_a_name_that_is_not_known_yet_encloses_nothing() -> None:
+    def early() -> Any:
+        def found() -> Any:
+            return later
+
+        rows = frozen(found)
+        later = 3
+        return rows, later
+
+    rows, _ = early()
+    assert [row["items"] for row in rows if row["kind"] == "function here"] == [[]]
+
+
 def test_hooks_that_came_back_are_not_replaced_by_later_ones() -> None:
     network = nn.Linear(1, 1)
-    network.register_forward_hook(unchanged)
+    handle = network.register_forward_hook(unchanged)
     rows = frozen(network)
-    torch.utils.hooks.RemovableHandle.next_id = 0
+    torch.utils.hooks.RemovableHandle.next_id = handle.id
     found = thawed(rows, nn.Linear(1, 1))
     found.register_forward_hook(unchanged)
     assert len(found._forward_hooks) == 2
@@ -344,6 +362,11 @@ def test_the_world_is_named_and_not_copied() -> None:
     assert found[0] is there
     there[3] = -1
     assert found[1].tolist() == [-1, 4]
+
+
+def test_a_world_may_be_empty() -> None:
+    assert World().objects == {}
+    assert World().name_of(World()) is None
 
 
 def test_a_world_without_the_name_is_refused() -> None:
@@ -371,6 +394,7 @@ def test_a_world_without_the_name_is_refused() -> None:
         operator.itemgetter(1),
         re.compile("a"),
         threading.local(),
+        Database(":memory:"),
         type("Local", (threading.local,), {})(),
     ],
     ids=lambda thing: type(thing).__name__,

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from cl_manifold.errors import StoreError
 from cl_manifold.tracking.run_folder import (
     RunFolder,
     Start,
     create,
+    delete,
     read_run_id,
     read_start,
     reopen,
@@ -138,6 +140,16 @@ def test_a_newer_file_replaces_the_older_one(folder: RunFolder) -> None:
     assert later.content(first["files"]["y.json"]) is None
 
 
+def test_a_file_that_is_gone_already_is_no_trouble(folder: RunFolder) -> None:
+    folder.append({}, {"x.json": b"1"})
+    folder.append({}, {"x.json": b"2"})
+    names = [name for line in folder.unsent() for name in line["files"].values()]
+    folder.arrived("f" * 32, 2, tuple(names))
+    assert folder.trouble is None
+    folder.append({}, {"x.json": b"3"})
+    assert folder.trouble is None
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"run_id": 3}', '{"lines": "x"}'])
 def test_where_nobody_knows_what_was_sent_all_is_sent_again(folder: RunFolder, damage: str) -> None:
     folder.append({"tags": {"a": "1"}})
@@ -167,13 +179,20 @@ def test_a_damaged_line_is_one_sentence(folder: RunFolder, line: str) -> None:
     folder._lock.acquire(timeout=0)  # it was let go
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"uri": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"uri": 1}', json.dumps(START.model_dump() | {"other": 1})]
+)
 def test_a_damaged_start_is_one_sentence(folder: RunFolder, text: str) -> None:
     (folder.path / "start.json").write_text(text)
     with pytest.raises(ValueError, match=r".+"):
         read_start(folder.path)
     with pytest.raises(StoreError, match="cannot be read"):
         again(folder)
+
+
+def test_the_start_of_a_run_is_not_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        setattr(START, "name", "another run")  # noqa: B010
 
 
 def test_one_process_writes_a_run(folder: RunFolder) -> None:
@@ -199,6 +218,12 @@ def test_a_run_that_was_only_adopted_goes_however_it_ended(tmp_path: Path) -> No
     folder.append({"status": ("KILLED", 1)})
     folder.arrived("f" * 32, 1)
     folder.close()
+    assert not folder.path.exists()
+
+
+def test_a_folder_goes_with_all_that_is_in_it(folder: RunFolder) -> None:
+    folder.append({}, {"x.json": b"1", "deep/down.json": b"2"})
+    delete(folder.path)
     assert not folder.path.exists()
 
 

@@ -81,6 +81,11 @@ def test_the_highest_mean_wins(scores: Sequence[tuple[float | None, ...]], winne
 
 def test_a_result_without_accuracy_does_not_win() -> None:
     assert best([[Outcome("x", 0, {"acc": None})], outcomes(0.1)]) == 1
+    assert best([[Outcome("x", 0)], outcomes(0.1)]) == 1
+
+
+def test_a_result_with_a_problem_does_not_win() -> None:
+    assert best([[Outcome("x", 0, {"acc": 0.9}, "the process died")], outcomes(0.1)]) == 1
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:
