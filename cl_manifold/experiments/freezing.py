@@ -217,10 +217,10 @@ class Freezer:
         name = thing.__name__ if module == "torch" else name
         if self._trust.find(module, name) is thing:
             return {"kind": "code", "module": module, "name": name}
-        if not isinstance(thing, FunctionType):
+        cells = getattr(thing, "__closure__", None) or ()
+        if not isinstance(thing, FunctionType) or not all(map(_filled, cells)):
             raise _refusal(thing, where)
-        cells = [cell.cell_contents for cell in thing.__closure__ or () if _filled(cell)]
-        inside = [self.value(cell, f"{where}.closure") for cell in cells]
+        inside = [self.value(cell.cell_contents, f"{where}.closure") for cell in cells]
         return {"kind": "function here", "name": name, "items": inside, "where": where}
 
     # -- containers and objects ----------------------------------------------------------------

@@ -1,14 +1,13 @@
 """The result of a trial: one typed record, from training to table, JSON and report, and back."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, TypeVar, final
+from typing import Annotated, Any, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from cl_manifold.errors import DataError
 
-T = TypeVar("T")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -106,7 +105,7 @@ class Result:
         return (
             f"{self.stream}, {part}{shape}: ACC {self.acc:.3f}{lost}"
             + ("" if self.unseen_acc is None else f", unseen contexts {self.unseen_acc:.3f}")
-            + (f", decisions F1 {self.decision_f1:.3f}" if self.decision_f1 else "")
+            + (f", decisions F1 {self.decision_f1:.3f}" if self.decision_f1 is not None else "")
             + f"; context at test {self.context_at_test}, "
             f"stored {_times(self.stored_floats, self.model_floats)}"
         )
@@ -116,7 +115,7 @@ def _times(floats: int | None, model: int) -> str:
     return "not stated" if floats is None else f"{floats / model:.2f} × the model"
 
 
-def parsed(kind: type[T], text: str, what: str) -> T:
+def parsed(kind: Any, text: str, what: str) -> Any:
     """The record that a JSON text holds.
 
     >>> parsed(dict[str, int], '{"a": 1}', "the file")
