@@ -55,7 +55,7 @@ def test_records_say_what_was_measured() -> None:
     assert [record.acc for record in records] == progress.matrix.diagonal().tolist()
     before = [progress.initial[0], *(progress.matrix[i - 1, i] for i in range(1, 5))]
     assert [record.zero_shot_acc for record in records] == before
-    assert all(record.seconds > 0 for record in records)
+    assert all(0 < record.seconds < 60 for record in records)
     assert progress.train_seconds == pytest.approx(sum(record.seconds for record in records))
     floats = sum(p.numel() for p in trial.network.parameters())
     assert [record.stored_floats for record in records] == [floats] * 5
@@ -110,7 +110,7 @@ def test_steps_go_on_after_those_that_are_finished() -> None:
     trial = Trial(resolve([("test", TINY)]))
     steps = trial.steps()
     assert [next(steps), next(steps)] == [0, 1]
-    steps.close()
+    del steps
     initial = trial.progress.initial
     assert list(trial.steps()) == [2, 3, 4]
     assert trial.progress.initial is initial
