@@ -4,6 +4,7 @@ Params, tags and files may be sent twice without harm. Points may not: where nob
 the last lines arrived, those that the store has are left out.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from math import nan
@@ -19,6 +20,9 @@ from cl_manifold.errors import public
 from cl_manifold.tracking.run_folder import Line, RunFolder
 from cl_manifold.tracking.store import environment
 from cl_manifold.tracking.tracked_run import STORE_FAILURES, reason
+
+# tracebacks of a database that refuses; whoever sends says it in a sentence
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 KEY = "cl_manifold.key"
 """The tag with the key of a run's folder."""
@@ -238,9 +242,15 @@ class Sender:
         if not self.wait(min(seconds, LAST_TRY) if self._told else seconds):
             folder = self.folder
             left = len(folder.unsent())
+            kept = f"they are kept in {folder.path}, and the next command sends them"
+            if folder.trouble is not None:
+                kept = (
+                    f"{folder.path} cannot be written either ({folder.trouble}), so what came last "
+                    "ends with this process; make room, then `cl-manifold resume` finds it again"
+                )
             self._say(
                 f"{left} records of run {folder.run_id or local_id(folder)} are not in the store "
-                f"{self._name} yet; they are kept in {folder.path}, and the next command sends them"
+                f"{self._name} yet; {kept}"
             )
         self._closing.set()
         self._hurry.set()

@@ -244,6 +244,24 @@ def test_what_a_refusing_store_lacks_is_said_at_the_end(
     )
 
 
+def test_what_neither_store_nor_disk_takes_is_not_said_to_be_kept(
+    client: Remembering, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "PAUSES", (0.01,))
+    monkeypatch.setattr(sending, "LAST_TRY", 0.2)
+    client.refuses_batch = 0
+    said: list[str] = []
+    sender = Sender(client, folder, True, said.append)
+    assert not sender.wait(0.2)
+    folder.trouble = OSError(28, "No space left on device")
+    sender.close(20.0)
+    assert "kept" not in said[-1]
+    assert (
+        f"yet; {folder.path} cannot be written either ([Errno 28] No space left on device), so "
+        "what came last ends with this process; make room, then `cl-manifold resume` finds it again"
+    ) in said[-1]
+
+
 def test_a_store_that_answers_again_has_one_run_and_is_told_of_once(
     client: Remembering, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
