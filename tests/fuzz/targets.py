@@ -25,7 +25,7 @@ from cl_manifold.experiments.config import (
     resolve,
 )
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS
-from cl_manifold.experiments.result import Result, parsed
+from cl_manifold.experiments.result import parsed
 from cl_manifold.experiments.trial import Trial
 from cl_manifold.manifold.saving import load_manifold, save_manifold
 from cl_manifold.tracking.run_folder import Start, create, delete, reopen
@@ -251,6 +251,3 @@ def targets(folder: Path) -> dict[str, tuple[float, Try]]:
         "result files": (0.15, files.results),
         "folders of kept runs": (0.05, files.kept_run),
     }
-
-
-__all__ = ["Result", "Try", "accepts", "targets"]
