@@ -175,3 +175,8 @@ def known_keys(entry: Entry, layers: Layers) -> set[str]:
 def of_strategies(key: str) -> bool:
     """Whether it depends on the strategy if there is such a key."""
     return key.partition(".")[0] in ("strategy", *SHARED)
+
+
+def of_stream(key: str) -> bool:
+    """Whether it decides which data there are."""
+    return key.startswith("stream.") or key == "data_dir"

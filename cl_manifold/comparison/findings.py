@@ -37,10 +37,21 @@ def findings(about: About, rows: Sequence[Row]) -> list[str]:
     """What the table says, in sentences; the first is the result."""
     if not rows:
         return [f"No strategy has a result on {about.stream}."]
-    top, count = rows[0], len(about.seeds)
+    count, found = len(about.seeds), list[str]()
+    for data in dict.fromkeys(row.data for row in rows):
+        where = f"{about.stream} with {data}" if data else about.stream
+        found += _of_one(where, count, [row for row in rows if row.data == data])
+    fewer = [f"{row.label} ({row.seeds} of {count})" for row in rows if row.seeds < count]
+    found += [f"Fewer seeds than planned: {', '.join(fewer)}."] * bool(fewer)
+    return [*found, *_tuning(about)]
+
+
+def _of_one(stream: str, count: int, rows: Sequence[Row]) -> list[str]:
+    """What the rows of the same data say."""
+    top = rows[0]
     rank = f"the highest ACC of {len(rows)}" if len(rows) > 1 else "an ACC"
     found = [
-        f"{top.label} has {rank} on {about.stream}: {acc_text(top)} over {_seeds(top.seeds)}, "
+        f"{top.label} has {rank} on {stream}: {acc_text(top)} over {_seeds(top.seeds)}, "
         f"context at test {top.context}."
     ]
     blind = [row for row in rows if row.context != "given"]
@@ -57,9 +68,7 @@ def findings(about: About, rows: Sequence[Row]) -> list[str]:
             f"(paired t-test over {_seeds(count)}, corrected by Holm's method); from so few seeds "
             "a small p is a hint and a large one no evidence of equality."
         )
-    fewer = [f"{row.label} ({row.seeds} of {count})" for row in rows if row.seeds < count]
-    found += [f"Fewer seeds than planned: {', '.join(fewer)}."] * bool(fewer)
-    return [*found, *_tuning(about)]
+    return found
 
 
 def _seeds(count: int) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final, runtime_checkable
 
-from cl_manifold.comparison.entries import Entry, Layers
+from cl_manifold.comparison.entries import Entry, Layers, of_stream
 from cl_manifold.comparison.jobs import Progress
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.rows import Row
@@ -34,6 +34,14 @@ class ComparisonOrder:
     tune: bool = False
     fresh: bool = False
     command: str = ""
+
+    def data(self) -> dict[str, str]:
+        """By label the settings of the stream that the entry has for itself, as text."""
+        own = {e.label: {k: v for k, v in e.values.items() if of_stream(k)} for e in self.entries}
+        return {
+            label: ", ".join(f"{key} = {value}" for key, value in values.items())
+            for label, values in own.items()
+        }
 
 
 @final

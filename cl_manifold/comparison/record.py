@@ -35,7 +35,7 @@ class Recorder:
 
     def end(self, outcomes: Sequence[Outcome], tuned: Tuned, status: Status) -> ComparisonResult:
         """Table, figures and reports over what is there, and the end of the run."""
-        rows = rows_of(outcomes)
+        rows = rows_of(outcomes, self._order.data())
         problems = [
             {"label": o.label, "seed": o.seed, "problem": o.problem} for o in outcomes if o.problem
         ]
@@ -108,21 +108,23 @@ def metrics_of(rows: Sequence[Row]) -> dict[str, float | None]:
 def start_parent(
     store: Store, order: ComparisonOrder, facts: Facts, jobs: Sequence[Job], digest: str
 ) -> TrackedRun:
-    """The run of a new comparison.
+    """The run of a new comparison; where its runs see different data, only they say which.
 
     Raises:
         StoreError: the store refuses.
     """
     labels = ",".join(entry.label for entry in order.entries)
+    same = len(set(order.data().values())) == 1
     own = {"strategies": labels, "seeds": ",".join(map(str, order.seeds)), "tuned": order.tune}
     tags = {"stream": facts.name, "comparison": labels[:4000], DIGEST: digest}
     run = store.start_run(
         name=f"compare {facts.name}",
         description=f"{markdown(facts.description)}\n\nIn progress.",
         params=own | common_settings(jobs),
-        tags=version_tags() | tags | {"dataset_digest": facts.digest},
+        tags=version_tags() | tags | ({"dataset_digest": facts.digest} if same else {}),
     )
-    run.log_dataset(facts.name, facts.digest, jobs[0].resolved.config.stream.holdout)
+    if same:
+        run.log_dataset(facts.name, facts.digest, jobs[0].resolved.config.stream.holdout)
     return run
 
 

@@ -20,6 +20,7 @@ class Row:
     Attributes:
         label: as the comparison names it, e.g. "weight-manifold:spline".
         strategy: its name in the catalogue.
+        data: settings of its stream that not all rows share; ranks and tests are of equal ones.
         seeds: how many of them have a result.
         acc_sd: sample standard deviation over seeds, s² = Σ (a_i − ā)² / (n − 1); None for one.
         bwt: None, like forgetting, fwt and learning_acc, where all is learned at once.
@@ -28,11 +29,12 @@ class Row:
         memory_ratio: floats kept between experiences ÷ floats of the model, at the end.
         time_ratio: training seconds ÷ those of naive with the same seed, mean over common seeds.
         p_value: of the same mean ACC as the best row, see `comparison.statistics`.
-        best: no row has a higher mean ACC.
+        best: no row of the same data has a higher mean ACC.
     """
 
     label: str
     strategy: str
+    data: str
     seeds: int
     acc: float
     acc_sd: float | None
@@ -53,8 +55,23 @@ class Row:
         return asdict(self)
 
 
-def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
-    """The rows, highest mean ACC first; strategies without a result have none."""
+def rows_of(outcomes: Sequence[Outcome], data: Mapping[str, str] | None = None) -> list[Row]:
+    """The rows, highest mean ACC first; strategies without a result have none.
+
+    Args:
+        outcomes: of all runs.
+        data: by label what is particular about a row's data; rows of equal data stand together.
+    """
+    of_label = {outcome.label: (data or {}).get(outcome.label, "") for outcome in outcomes}
+    return [
+        row
+        for one in dict.fromkeys(of_label.values())
+        for row in _ranked([o for o in outcomes if of_label[o.label] == one], one)
+    ]
+
+
+def _ranked(outcomes: Sequence[Outcome], data: str) -> list[Row]:
+    """The rows of the same data."""
     found = results_by_label(outcomes)
     scores = {
         label: {seed: float(result["acc"]) for seed, result in results.items()}
@@ -65,7 +82,7 @@ def rows_of(outcomes: Sequence[Outcome]) -> list[Row]:
     naives = [results for results in found.values() if _first(results)["strategy"] == NAIVE]
     naive = naives[0] if len(naives) == 1 else {}
     return [
-        _row(label, found[label], naive, p_values[label], means[label] == max(means.values()))
+        _row(label, found[label], naive, p_values[label], means[label] == max(means.values()), data)
         for label in sorted(means, key=means.__getitem__, reverse=True)
     ]
 
@@ -93,6 +110,7 @@ def _row(
     naive: Mapping[int, Mapping[str, Any]],
     p_value: float | None,
     best: bool,
+    data: str,
 ) -> Row:
     first = _first(results)
     accs = [float(result["acc"]) for result in results.values()]
@@ -101,6 +119,7 @@ def _row(
     return Row(
         label=label,
         strategy=str(first["strategy"]),
+        data=data,
         seeds=len(accs),
         acc=fmean(accs),
         acc_sd=stdev(accs) if len(accs) > 1 else None,

@@ -80,6 +80,19 @@ def test_a_comparison_leaves_a_parent_a_child_per_run_and_reports(
     assert f"{rows['naive']['acc']:.3f}" in call("show", "last")[1]
 
 
+def test_a_grid_over_the_data_ranks_within_equal_data(call: Call, tmp_path: Path) -> None:
+    words = ("--strategies", "naive", "--seeds", "0", *TINY, "--grid", "stream.order=sorted,random")
+    code, out, err = call("compare", "rotated-digits", *words, "--json")
+    assert code == 0, err
+    rows = json.loads(out)["rows"]
+    assert {row["data"] for row in rows} == {"stream.order = sorted", "stream.order = random"}
+    assert [row["best"] for row in rows] == [True, True]
+    assert [row["p_value"] for row in rows] == [None, None]
+    [parent] = parents(tmp_path)
+    assert "dataset_digest" not in parent.data.tags
+    assert not parent.inputs.dataset_inputs
+
+
 def test_the_same_seeds_give_the_same_matrices_with_one_job_and_with_two(
     call: Call, tmp_path: Path
 ) -> None:

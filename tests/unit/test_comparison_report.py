@@ -330,6 +330,13 @@ def test_sentences_of_small_and_broken_comparisons() -> None:
     assert "<img" not in html_report(ABOUT, [], broken, {})
 
 
+def test_rows_of_different_data_have_sentences_of_their_own() -> None:
+    made = [outcome(name, 0, acc, "not used") for name, acc in (("naive", 0.5), ("ewc", 0.6))]
+    first, second, *_ = findings(ABOUT, rows_of(made, {"naive": "stream.samples = 100"}))
+    assert "naive has an ACC on gpm-permuted-mnist with stream.samples = 100: " in first
+    assert "ewc has an ACC on gpm-permuted-mnist: " in second
+
+
 class Page(HTMLParser):
     """Tags of a page; refuses tags that do not match."""
 

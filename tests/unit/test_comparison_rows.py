@@ -130,7 +130,34 @@ def test_no_outcomes_give_no_rows() -> None:
 def test_as_dict_has_the_fields_of_the_json() -> None:
     [row] = rows_of([outcome("naive", 0, 0.5)])
     assert list(row.as_dict()) == [
-        "label", "strategy", "seeds", "acc", "acc_sd", "bwt", "forgetting", "fwt", "unseen_acc",
-        "learning_acc", "context", "replay_samples", "memory_ratio", "time_ratio", "p_value",
-        "best",
+        "label", "strategy", "data", "seeds", "acc", "acc_sd", "bwt", "forgetting", "fwt",
+        "unseen_acc", "learning_acc", "context", "replay_samples", "memory_ratio", "time_ratio",
+        "p_value", "best",
     ]  # fmt: skip
+
+
+def test_ranks_and_tests_stay_within_equal_data() -> None:
+    scores = {
+        "naive small": (0.5, 0.6, 0.65),
+        "ewc small": (0.7, 0.72, 0.73),
+        "naive large": (0.8, 0.9, 0.91),
+        "ewc large": (0.9, 0.93, 0.97),
+    }
+    outcomes = [
+        outcome(label, s, a, strategy=label.split()[0], train_seconds=a)
+        for label, accs in scores.items()
+        for s, a in enumerate(accs)
+    ]
+    data = {label: label.split()[1] for label in scores}
+    rows = rows_of(outcomes, data)
+    assert [(row.label, row.data, row.best) for row in rows] == [
+        ("ewc small", "small", True),
+        ("naive small", "small", False),
+        ("ewc large", "large", True),
+        ("naive large", "large", False),
+    ]
+    parts = [rows_of([o for o in outcomes if data[o.label] == one]) for one in ("small", "large")]
+    alone = [row for part in parts for row in part]
+    assert [row.p_value for row in rows] == [row.p_value for row in alone]
+    assert [row.time_ratio for row in rows] == [row.time_ratio for row in alone]
+    assert None not in [row.time_ratio for row in rows]

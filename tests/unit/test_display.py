@@ -129,7 +129,7 @@ def test_what_is_shown_later_has_names_as_they_are(written: io.StringIO, name: s
 def test_a_table_of_a_comparison_fits_and_cuts_no_label(width: int, columns: int) -> None:
     label = "weight-manifold strategy.price=10 training.epochs=2"
     row = Row(
-        label, "weight-manifold", 3, 0.97, 0.001, -0.01, 0.02, 0.1, 0.9, 0.95, "given", 0, 9.1,
+        label, "weight-manifold", "", 3, 0.97, 0.001, -0.01, 0.02, 0.1, 0.9, 0.95, "given", 0, 9.1,
         1.2, 0.04, best=True,
     )  # fmt: skip
     file = io.StringIO()

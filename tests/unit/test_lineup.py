@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cl_manifold.comparison.entries import parse_entries
+from cl_manifold.comparison.entries import crossed, parse_entries
 from cl_manifold.comparison.jobs import Filing
 from cl_manifold.comparison.lineup import (
     candidate_text,
@@ -114,3 +114,18 @@ def test_the_users_settings_are_told_apart_from_places_names_and_seeds() -> None
         ("command line", {"training.epochs": 3, "network.hidden": (8, 4), "experiment": "z"}),
     ]
     assert user_settings(order(layers=layers)) == {"training.epochs": "3", "network.hidden": "8,4"}
+
+
+def test_what_is_particular_about_the_data_of_a_row_is_said() -> None:
+    grid = {"stream.samples": ("100", "300"), "stream.order": ("sorted",), "strategy.price": ("1",)}
+    entries = crossed(parse_entries(["naive", "weight-manifold"]), grid, [])
+    found = ComparisonOrder(entries).data()
+    assert (
+        list(found.values())
+        == [
+            "stream.samples = 100, stream.order = sorted",
+            "stream.samples = 300, stream.order = sorted",
+        ]
+        * 2
+    )
+    assert set(order().data().values()) == {""}
