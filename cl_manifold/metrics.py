@@ -1,8 +1,9 @@
 """Continual-learning metrics of an accuracy matrix. Numbers only: knows no strategy and no store.
 
-R[i, j] is the accuracy on experience j after training on experience i, in [0, 1]; NaN where it was
-not measured. `initial[j]` is the accuracy on experience j of the untrained network. Every function
-needs the last row, the diagonal and the entries named in its formula, and ignores other gaps.
+R[i, j] is the score on experience j after training on experience i: accuracy in [0, 1], or R² up to
+1; NaN where it was not measured. `initial[j]` is the score on experience j of the untrained
+network. Every function needs the last row, the diagonal and the entries named in its formula, and
+ignores other gaps.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+
+MEASURES = {"accuracy": "ACC", "R²": "R²"}
+
+
+def measure_of(metric: str) -> str:
+    """What tables call the mean score at the end of a stream."""
+    return MEASURES[metric]
 
 
 def average_accuracy(matrix: Float[ndarray, "T T"]) -> float:

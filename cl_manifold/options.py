@@ -97,7 +97,7 @@ def range_text(field: FieldInfo, whole: bool = False) -> str:
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         each = _bounded(get_args(item)[1:], whole) if get_origin(item) is Annotated else ""
-        return f"whole numbers{each}, separated by commas{optional}"
+        return f"{'texts' if item is str else 'whole numbers'}{each}, separated by commas{optional}"
     bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
     bounds = field.metadata or (get_args(kind)[1:] if get_origin(kind) is Annotated else ())
     return f"{_NUMBERS.get(bare, 'a text')}{_bounded(bounds, whole)}{optional}"

@@ -19,7 +19,7 @@ def main() -> None:
     torch.set_num_threads(1)
     images = load_digits()
     stream = rotated(images, StreamOptions(contexts=LEARNED))
-    net = mlp(stream.input_shape, (256, 256), stream.classes)
+    net = mlp(stream.input_shape, (256, 256), stream.outputs)
     strategy = WeightManifoldTraining(
         model=net,
         optimizer=torch.optim.Adam(net.parameters(), lr=1e-3),

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from .methods.method import Method, Setting, Stored
     from .penalties import SummedPenalties
     from .plugins import (
-        AccuracyPlugin,
         FiniteLossPlugin,
         FreshOptimizerPlugin,
         LinearDecayPlugin,
         Progress,
         RandomGuess,
+        ScorePlugin,
     )
     from .repairs import (
         AsymmetricReplay,
@@ -80,7 +80,7 @@ __getattr__ = names_of(
         ),
         "penalties": ("SummedPenalties",),
         "plugins": (
-            "AccuracyPlugin",
+            "ScorePlugin",
             "FiniteLossPlugin",
             "FreshOptimizerPlugin",
             "LinearDecayPlugin",
@@ -105,7 +105,6 @@ __getattr__ = names_of(
 )
 
 __all__ = [
-    "AccuracyPlugin",
     "ActiveOutputs",
     "ActiveOutputsPlugin",
     "AsymmetricReplay",
@@ -128,6 +127,7 @@ __all__ = [
     "Progress",
     "RandomGuess",
     "Replay",
+    "ScorePlugin",
     "SeparateNetworks",
     "Setting",
     "Stored",

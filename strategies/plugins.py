@@ -1,4 +1,4 @@
-"""Small plugins: learning-rate decay, guards, progress and accuracies for all; chance."""
+"""Small plugins: learning-rate decay, guards, progress and scores for all; chance."""
 
 from collections.abc import Iterable
 from typing import Any, Protocol, final, runtime_checkable
@@ -7,6 +7,7 @@ import torch
 from avalanche.core import SupervisedPlugin
 
 from cl_manifold.errors import TrainingError
+from cl_manifold.streams.scoring import Score, right
 
 
 @runtime_checkable
@@ -78,33 +79,39 @@ class FiniteLossPlugin(SupervisedPlugin, supports_distributed=True):
 
 
 @final
-class AccuracyPlugin(SupervisedPlugin, supports_distributed=False):
-    """Accuracy of every evaluated experience: share of right predictions, in [0, 1]."""
+class ScorePlugin(SupervisedPlugin, supports_distributed=False):
+    """Score of every evaluated experience: the mean over its samples; accuracy by default.
 
-    def __init__(self) -> None:
+    Args:
+        score: of outputs (N, …) and targets (N, …), one number per sample.
+    """
+
+    def __init__(self, score: Score = right) -> None:
         super().__init__()
-        self._accuracies: list[float] = []
-        self._right = torch.tensor(0)
+        self._score = score
+        self._scores: list[float] = []
+        self._sum = torch.tensor(0.0, dtype=torch.float64)
         self._count = 0
 
     def measure(self, strategy: Any, experiences: Iterable[Any]) -> list[float]:
         """Evaluate the experiences with a strategy that has this plugin."""
-        self._accuracies = []
+        self._scores = []
         strategy.eval(list(experiences))
-        return self._accuracies
+        return self._scores
 
     def before_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Start counting."""
-        self._right, self._count = torch.tensor(0, device=strategy.device), 0
+        self._sum = torch.tensor(0.0, dtype=torch.float64, device=strategy.device)
+        self._count = 0
 
     def after_eval_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
         """Count one mini-batch."""
-        self._right += (strategy.mb_output.argmax(-1) == strategy.mb_y).sum()
+        self._sum += self._score(strategy.mb_output, strategy.mb_y).double().sum()
         self._count += len(strategy.mb_y)
 
     def after_eval_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Keep the share."""
-        self._accuracies.append(float(self._right) / max(1, self._count))
+        """Keep the mean."""
+        self._scores.append(float(self._sum) / max(1, self._count))
 
 
 @final

@@ -80,7 +80,7 @@ class CompareDisplay:
         """A run starts, or is so far."""
         state = "started"
         if progress is not None:
-            so_far = "" if progress.accuracy is None else f", so far {progress.accuracy:.3f}"
+            so_far = "" if progress.score is None else f", so far {progress.score:.3f}"
             state = f"{100 * progress.share:.0f} %{so_far}"
         self._running[label, seed] = state
         self._draw(now=progress is None)
@@ -97,7 +97,7 @@ class CompareDisplay:
     def finished(self, outcome: Any, earlier: bool) -> None:
         """Say how a run did."""
         result = outcome.result
-        self._accs[outcome.label][outcome.seed] = None if result is None else result["acc"]
+        self._accs[outcome.label][outcome.seed] = None if result is None else result["score"]
         if result is not None:
             self._seconds.setdefault(outcome.label, []).append(result["train_seconds"])
         self._count(outcome, earlier, f"{outcome.label}, seed {outcome.seed}")
@@ -121,7 +121,7 @@ class CompareDisplay:
         elif not self._drawing and not earlier:
             result, total = outcome.result, self._outlook.total
             console().print(
-                f"  {self._kept:>3}/{total} {name:<34} {result['acc']:.3f}  "
+                f"  {self._kept:>3}/{total} {name:<34} {result['score']:.3f}  "
                 f"{result['train_seconds']:5.1f} s",
                 soft_wrap=True,
             )
@@ -141,7 +141,7 @@ class CompareDisplay:
         table = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
         table.add_column("strategy", overflow="fold", min_width=14)
         table.add_column("seeds", no_wrap=True)
-        table.add_column("ACC so far", justify="right", no_wrap=True)
+        table.add_column("score so far", justify="right", no_wrap=True)
         table.add_column("training", justify="right", no_wrap=True)
         table.add_column("now", no_wrap=True, overflow="ellipsis", min_width=24)
         for label, accs in self._accs.items():
@@ -226,7 +226,8 @@ def table(rows: Any, width: int) -> Table:
     drawn = Table(header_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     drawn.add_column("strategy", overflow="fold", min_width=14)
     for name in columns:
-        drawn.add_column(name, justify="right", no_wrap=True)
+        heading = rows[0].measure if rows and name == "ACC" else name
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         cells = [cell(row) for cell in columns.values()]
         drawn.add_row(row.label, *cells, style="bold" if row.best else "")
@@ -242,12 +243,12 @@ def _with_spread(value: float, sd: float | None) -> str:
 
 
 _COLUMNS: Mapping[str, Callable[[Any], str]] = {
-    "ACC": lambda row: _with_spread(row.acc, row.acc_sd),
+    "ACC": lambda row: _with_spread(row.score, row.score_sd),
     "BWT": lambda row: _number(row.bwt, "+.3f"),
     "forgetting": lambda row: _number(row.forgetting),
     "FWT": lambda row: _number(row.fwt, "+.3f"),
-    "unseen": lambda row: _number(row.unseen_acc),
-    "learning": lambda row: _number(row.learning_acc),
+    "unseen": lambda row: _number(row.unseen_score),
+    "learning": lambda row: _number(row.learning_score),
     "context": lambda row: row.context,
     "replay": lambda row: _number(row.replay_samples, "d"),
     "memory": lambda row: _number(row.memory_ratio, ".2f"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from cl_manifold.cli.options import option_layers, store_options
+from cl_manifold.cli.options import option_layers, say_guesses, store_options
 from cl_manifold.errors import ConfigError, public
 
 
@@ -103,7 +103,7 @@ def compare(
     layers = option_layers(**options)
     from cl_manifold.cli.compare_display import CompareDisplay
     from cl_manifold.cli.display import console
-    from cl_manifold.comparison.entries import crossed, parse_entries, parse_grid
+    from cl_manifold.comparison.entries import crossed, parse_entries, parse_grid, resolve_entry
     from cl_manifold.comparison.workers import begin_loading
     from cl_manifold.experiments.config import names_of
     from cl_manifold.experiments.fitting import usual_strategies
@@ -111,6 +111,7 @@ def compare(
     chosen = names_of([values for _, values in layers])["stream"]
     entries = parse_entries(usual_strategies(chosen) if strategies is None else strategies)
     entries = crossed(entries, parse_grid(grid), layers)
+    say_guesses(resolve_entry(entries[0], seeds[0], layers).notes)
     signal.signal(signal.SIGTERM, _stop)
     if how["engine"] == "processes":
         begin_loading()

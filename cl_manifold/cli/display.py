@@ -45,7 +45,7 @@ class Display:
         )
         self._bar: TaskID | None = None
         self._total = self._epochs = 1
-        self._accuracy = ""
+        self._so_far, self._measure = "", "acc"
         self._run: Any = None
 
     def __enter__(self) -> "Display":
@@ -77,6 +77,7 @@ class Display:
     def begin(self, stream: Any, config: Any) -> None:
         """Announce what is about to happen."""
         self._total, self._epochs = len(stream.test_stream), config.training.epochs
+        self._measure = "acc" if stream.metric == "accuracy" else stream.metric
         what = "contexts at once" if stream.at_once else "experiences"
         console().print(
             *(Text(config.strategy.name, "bold"), "on", Text(f"{stream.name}:", "bold")),
@@ -91,21 +92,22 @@ class Display:
         """Show which experience is being trained."""
         if self._bar is not None:
             text = f"experience {experience + 1}/{self._total} · {name}"
-            self._progress.update(self._bar, description=text, state=self._accuracy)
+            self._progress.update(self._bar, description=text, state=self._so_far)
 
     def epoch(self, experience: int, epoch: int, loss: float) -> None:
         """Advance by one epoch."""
         if self._bar is not None:
-            state = f"loss {loss:.3f} {self._accuracy}"
+            state = f"loss {loss:.3f} {self._so_far}"
             done = experience * self._epochs + epoch + 1
             self._progress.update(self._bar, completed=done, state=state)
 
-    def learned(self, record: TaskRecord, accuracy_so_far: float) -> None:
-        """Show the accuracy over what was learned."""
-        self._accuracy = f"· so far {accuracy_so_far:.3f}"
+    def learned(self, record: TaskRecord, score_so_far: float) -> None:
+        """Show the score over what was learned."""
+        so_far = f"so far {score_so_far:.3f}"
+        self._so_far = f"· {so_far}"
         console().print(
             f"  {record.experience + 1:>3}/{self._total} {record.name:<16} "
-            f"acc {record.acc or 0:.3f}  so far {accuracy_so_far:.3f}  {record.seconds:.1f} s",
+            f"{self._measure} {record.score or 0:.3f}  {so_far}  {record.seconds:.1f} s",
             soft_wrap=True,
         )
 
@@ -123,8 +125,8 @@ class Display:
         for name, value in summary_cells(result):
             table.add_row(name, value)
         console().print(table)
-        drawn = bars(result.accuracy_matrix[-1])
-        console().print(f"accuracy by experience, 0 to 1:  {drawn}", soft_wrap=True)
+        drawn = bars(result.score_matrix[-1])
+        console().print(f"{result.metric} by experience, 0 to 1:  {drawn}", soft_wrap=True)
         addresses = self._run.addresses()
         command = addresses.command.replace("cl-manifold", program(), 1)
         before = f"{command}   then open   " if command else "open   "
@@ -142,8 +144,9 @@ def summary_cells(result: Any) -> list[tuple[str, str]]:
     """The columns of the final table."""
     points = "–" if result.control_points is None else str(result.control_points)
     return [
-        ("accuracy", f"{result.acc:.3f}"),
-        ("unseen contexts", number(result.unseen_acc)),
+        (result.metric, f"{result.score:.3f}"),
+        *([] if result.rmse is None else [("RMSE", f"{result.rmse:.4g}")]),
+        ("unseen contexts", number(result.unseen_score)),
         ("BWT", number(result.bwt, "+.3f")),
         ("forgetting", number(result.forgetting)),
         ("FWT", number(result.fwt, "+.3f")),

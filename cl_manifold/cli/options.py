@@ -1,7 +1,7 @@
 """Options that several commands share, spelled once, and how they become a configuration."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +86,32 @@ def resolve_options(config: Path | None, assignments: tuple[str, ...], **options
     return resolve(option_layers(config, assignments, **options))
 
 
+def _of_described(path: Path) -> Values:
+    """The values of a file that describes a stream; its stream.name is beside it.
+
+    Raises:
+        ConfigError: it cannot be read, or names no file.
+    """
+    from cl_manifold.data.reading import is_file_name
+    from cl_manifold.errors import ConfigError
+    from cl_manifold.experiments.config import from_toml
+
+    values = from_toml(path)
+    name = str(values.get("stream.name", ""))
+    if not is_file_name(name):
+        raise ConfigError(
+            f"{path} describes no file: give it a section [stream] with name, the path of a "
+            ".csv, .parquet or .npz file, and a section [data]"
+        )
+    return {**values, "stream.name": str(path.parent / name)}
+
+
+def say_guesses(notes: Sequence[str]) -> None:
+    """What was guessed of a file, on standard error."""
+    for note in notes:
+        click.echo(f"guessed: {note}", err=True)
+
+
 def option_layers(
     config: Path | None, assignments: tuple[str, ...], **options: Any
 ) -> list[tuple[str, Values]]:
@@ -99,6 +125,10 @@ def option_layers(
     layers: list[tuple[str, Values]] = []
     if config is not None:
         layers.append((config.name, from_toml(config)))
+    stream = options.get("stream")
+    if stream is not None and stream.endswith(".toml"):
+        layers.append((stream, _of_described(Path(stream))))
+        del options["stream"]
     layers.append(("environment", from_environment(os.environ)))
     named = {SHORTCUTS[name]: value for name, value in options.items() if value is not None}
     layers.append(("command line", named | from_assignments(assignments)))

@@ -98,7 +98,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     """One plan per topology, on the contexts of the configured stream."""
     from cl_manifold.contexts.plan import plan as plan_topology
     from cl_manifold.experiments.names import STREAMS, load, lookup
-    from cl_manifold.experiments.settings import ContinuumSettings
+    from cl_manifold.experiments.settings import ContinuumSettings, FileSettings
     from cl_manifold.experiments.topologies import build_basis
     from cl_manifold.manifold.layout import layout_of
     from cl_manifold.strategies.methods.weight_manifold import WeightManifoldMethod
@@ -111,6 +111,8 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
             f"plan is about tasks that come one after the other, but {chosen.name} trains all "
             "contexts at once; choose a stream of tasks such as rotated-digits"
         )
+    if isinstance(chosen, FileSettings):
+        raise ConfigError(f"plan reads no file yet, but stream is {chosen.name}; name a stream")
     stream = planned_stream(
         load(lookup("stream", STREAMS, chosen.name).target),
         StreamOptions(
@@ -122,7 +124,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
         raise ConfigError(
             f"plan is about weight manifolds, but strategy is {method.name}; leave --strategy out"
         )
-    layout = layout_of(config.network.build(stream.input_shape, stream.classes), method.blocks)
+    layout = layout_of(config.network.build(stream.input_shape, stream.outputs), method.blocks)
     names = _names(topologies) or USUAL[stream.topology.spec()["kind"]]
     return [
         plan_topology(

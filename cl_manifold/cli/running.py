@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cl_manifold.cli.options import resolve_options, run_options
+from cl_manifold.cli.options import resolve_options, run_options, say_guesses
 
 
 @click.command()
@@ -43,6 +43,7 @@ def run(
     with console().status("loading torch, avalanche and mlflow"):
         from cl_manifold.experiments.leaving import run_or_resume
         from cl_manifold.experiments.running import run as run_anew
+    say_guesses(resolved.notes)
     work = run_or_resume if resumed else run_anew
     result = shown(lambda display: work(resolved, display))
     if as_json:

@@ -22,9 +22,9 @@ NUMBERS = {
     "plast.": ("plasticity", 4),
     "over.": ("overshoot", 2),
     "drift": ("drift", 2),
-    "before": ("zero_shot_acc", 3),
-    "after": ("acc", 3),
-    "final": ("final_acc", 3),
+    "before": ("zero_shot_score", 3),
+    "after": ("score", 3),
+    "final": ("final_score", 3),
 }
 """Columns of the decisions: heading, key and decimal places."""
 
@@ -37,16 +37,18 @@ def print_result(result: Result) -> None:
         f"seed {result.seed}, context at test: {result.context_at_test}",
     )
     console.print(
-        f"accuracy {result.acc:.3f}   unseen {number(result.unseen_acc)}   "
+        f"{result.metric} {result.score:.3f}   unseen {number(result.unseen_score)}   "
         f"BWT {number(result.bwt, '+.3f')}   forgetting {number(result.forgetting)}   "
         f"FWT {number(result.fwt, '+.3f')}   stored ÷ model "
         f"{ratio(result.stored_floats, result.model_floats)}"
     )
     if result.decision_f1 is not None:
         console.print(f"first visits and returns told apart: F1 {result.decision_f1:.3f}")
-    title = "\nAccuracy on each experience (columns) after training on each (rows)"
+    title = (
+        f"\n{result.metric.capitalize()} on each experience (columns) after training on each (rows)"
+    )
     console.print(title, style="bold")
-    for row in _matrix_rows(result.accuracy_matrix):
+    for row in _matrix_rows(result.score_matrix):
         console.print(row, soft_wrap=True)
     console.print("\nContexts and decisions", style="bold")
     console.print(_decisions(result.decisions))

@@ -25,10 +25,10 @@ from cl_manifold.tracking.style import (
     INK,
     ORANGE,
     SOFT,
-    accuracy_floor,
     as_is,
     hues,
     new_figure,
+    score_floor,
     tidy,
 )
 
@@ -63,11 +63,11 @@ Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
 
 def comparison_figures(outcomes: Sequence[Outcome], rows: Sequence[Row]) -> dict[str, Figure]:
-    """Figures named "acc", "learning" and "memory"; what has nothing to show is left out."""
+    """Figures named "score", "learning" and "memory"; what has nothing to show is left out."""
     if not rows:
         return {}
     results = results_by_label(outcomes)
-    figures = {"acc": acc_figure(results, rows)}
+    figures = {"score": score_figure(results, rows)}
     if any(_curve(results[row.label].values()) is not None for row in rows):
         figures["learning"] = learning_figure(results, rows)
     if any(row.memory_ratio for row in rows):
@@ -75,25 +75,31 @@ def comparison_figures(outcomes: Sequence[Outcome], rows: Sequence[Row]) -> dict
     return figures
 
 
-def acc_figure(results: Results, rows: Sequence[Row]) -> Figure:
-    """Every seed's ACC as a dot, mean and standard deviation as a bar, best strategy on top."""
+def score_figure(results: Results, rows: Sequence[Row]) -> Figure:
+    """Every seed's score as a dot, mean and standard deviation as a bar, best strategy on top."""
     first = rows[0]
     figure = new_figure(
-        f"ACC at the end: {first.label} first with {first.acc:.3f}{_sd(first)}",
+        f"{first.measure} at the end: {first.label} first with {first.score:.3f}{_sd(first)}",
         1.7 + 0.34 * len(rows),
     )
     axes = figure.add_subplot()
-    tidy(axes, "ACC, by the logarithm of the error (dots: seeds; bars: mean ± standard deviation)")
+    tidy(
+        axes,
+        f"{first.measure}, by the logarithm of the error "
+        "(dots: seeds; bars: mean ± standard deviation)",
+    )
     axes.grid(visible=False, axis="y")
     axes.grid(axis="x", color="#E3E7EC", linewidth=0.9)
     everything: list[float] = []
     for place, row in enumerate(rows):
         colour = CONTEXTS.get(row.context, INK)
-        accs = [float(result["acc"]) for result in results[row.label].values()]
-        spread = row.acc_sd or 0.0
-        everything += [*accs, row.acc - spread, row.acc + spread]
-        axes.plot([row.acc - spread, row.acc + spread], [place] * 2, color=colour, lw=7, alpha=0.25)
-        axes.plot([row.acc], [place], "|", color=colour, markersize=13, markeredgewidth=2.4)
+        accs = [float(result["score"]) for result in results[row.label].values()]
+        spread = row.score_sd or 0.0
+        everything += [*accs, row.score - spread, row.score + spread]
+        axes.plot(
+            [row.score - spread, row.score + spread], [place] * 2, color=colour, lw=7, alpha=0.25
+        )
+        axes.plot([row.score], [place], "|", color=colour, markersize=13, markeredgewidth=2.4)
         axes.plot(
             accs, [place] * len(accs), "o", color=colour, markersize=4.5, mec="white", mew=0.6
         )
@@ -106,16 +112,16 @@ def acc_figure(results: Results, rows: Sequence[Row]) -> Figure:
     axes.xaxis.set_major_locator(ticks)
     axes.xaxis.set_major_formatter(_PLAIN)
     for place, row in enumerate(rows):
-        text = axes.text(1.015, place, f"{row.acc:.3f}{_sd(row)}", va="center", color=INK)
+        text = axes.text(1.015, place, f"{row.score:.3f}{_sd(row)}", va="center", color=INK)
         text.set(transform=axes.get_yaxis_transform(), fontsize=9.5)
     _context_legend(figure, rows)
     return figure
 
 
 def learning_figure(results: Results, rows: Sequence[Row]) -> Figure:
-    """Mean accuracy over the experiences seen so far, one line per strategy.
+    """Mean score over the experiences seen so far, one line per strategy.
 
-    A strategy that learns everything at once is a dashed horizontal line at its accuracy.
+    A strategy that learns everything at once is a dashed horizontal line at its score.
     """
     curves = {row.label: _curve(results[row.label].values()) for row in rows}
     shown = {label: curve for label, curve in curves.items() if curve is not None}
@@ -123,10 +129,11 @@ def learning_figure(results: Results, rows: Sequence[Row]) -> Figure:
         label for label in shown if not any(map(learned_in_sequence, results[label].values()))
     }
     figure = new_figure(
-        "Mean accuracy over the experiences seen so far", max(4.2, 1.2 + _LINE_INCHES * len(shown))
+        f"Mean {rows[0].metric} over the experiences seen so far",
+        max(4.2, 1.2 + _LINE_INCHES * len(shown)),
     )
     axes = figure.add_subplot()
-    tidy(axes, "experiences seen", "accuracy")
+    tidy(axes, "experiences seen", rows[0].metric)
     wheel = hues(np.linspace(0, 1, max(2, len(shown))), cyclic=False).tolist()
     count, ends = 1, []
     for index, (label, curve) in enumerate(shown.items()):
@@ -139,7 +146,7 @@ def learning_figure(results: Results, rows: Sequence[Row]) -> Figure:
             continue
         (line,) = axes.plot(known + 1, curve[known], "o-", color=colour, linewidth=1.8)
         line.set(linestyle=_DASHES[index % 3], markersize=4 if len(curve) <= 40 else 0)
-    low = accuracy_floor([value for curve in shown.values() for value in curve.tolist()])
+    low = score_floor([value for curve in shown.values() for value in curve.tolist()])
     axes.set_ylim(low, 1.01)
     axes.set_xlim(0.7, count + 0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -148,18 +155,24 @@ def learning_figure(results: Results, rows: Sequence[Row]) -> Figure:
 
 
 def memory_figure(rows: Sequence[Row]) -> Figure:
-    """ACC against what is kept between experiences, in units of the model, on a log axis."""
+    """Scores against what is kept between experiences, in units of the model, on a log axis."""
     shown = [(row, row.memory_ratio) for row in rows if row.memory_ratio]
-    figure = new_figure("ACC against memory between experiences", 4.4 + 0.12 * len(shown))
+    figure = new_figure(
+        f"{rows[0].measure} against memory between experiences", 4.4 + 0.12 * len(shown)
+    )
     axes = figure.add_subplot()
     absent = ", ".join(row.label for row in rows if not row.memory_ratio)
     note = f" (keeps nothing, not shown: {absent})" if absent else ""
-    tidy(axes, f"stored floats ÷ floats of the model{note}", "ACC, by the logarithm of the error")
+    tidy(
+        axes,
+        f"stored floats ÷ floats of the model{note}",
+        f"{rows[0].measure}, by the logarithm of the error",
+    )
     sizes = [ratio for _, ratio in shown]
-    accs = [row.acc for row, _ in shown]
+    accs = [row.score for row, _ in shown]
     for row, ratio in shown:
         colour = CONTEXTS.get(row.context, INK)
-        axes.plot([ratio], [row.acc], "o", color=colour, markersize=8, mec="white", mew=0.8)
+        axes.plot([ratio], [row.score], "o", color=colour, markersize=8, mec="white", mew=0.8)
     axes.set_xscale("log")
     axes.set_xlim(min(sizes) / 1.25, max(2 * min(sizes), max(sizes)) * 1.9)
     axes.set_yscale("function", functions=(_to_error, _from_error))
@@ -177,7 +190,7 @@ def _curve(results: Iterable[Mapping[str, Any]]) -> Float[ndarray, " T"] | None:
     """Mean over seeds of the accuracy so far; NaN where a seed lacks an entry, None without any."""
     curves: list[Float[ndarray, " T"]] = []
     for result in results:
-        matrix = np.array(result.get("accuracy_matrix") or np.zeros((0, 0)), dtype=float)
+        matrix = np.array(result.get("score_matrix") or np.zeros((0, 0)), dtype=float)
         whole = [bool(np.isfinite(row[: i + 1]).all()) for i, row in enumerate(matrix)]
         curves.append(
             np.array([accuracy_so_far(matrix, i) if w else np.nan for i, w in enumerate(whole)])
@@ -216,12 +229,12 @@ def _end_labels(figure: Figure, axes: Axes, ends: Sequence[tuple[str, float, Any
         )
 
 
-def _to_error(acc: Any) -> Any:
+def _to_error(score: Any) -> Any:
     """Where an accuracy stands: −log(1 − a + ε), so that 0.98 is as far from 0.96 as 0.6 from 0.2.
 
     ε keeps a perfect accuracy on the page.
     """
-    return -np.log(np.maximum(1 + _LEAST_ERROR - np.asarray(acc, dtype=float), 1e-12))
+    return -np.log(np.maximum(1 + _LEAST_ERROR - np.asarray(score, dtype=float), 1e-12))
 
 
 def _from_error(place: Any) -> Any:
@@ -256,12 +269,12 @@ def _place_labels(figure: Figure, axes: Axes, shown: Sequence[tuple[Row, float]]
     figure.draw_without_rendering()
     inside = axes.get_window_extent()
     unit = figure.dpi / 72
-    points = axes.transData.transform([(ratio, row.acc) for row, ratio in shown]).tolist()
+    points = axes.transData.transform([(ratio, row.score) for row, ratio in shown]).tolist()
     taken = [Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in points]
     for (row, ratio), (x, y) in zip(shown, points, strict=True):
         text = axes.annotate(
             as_is(row.label),
-            (ratio, row.acc),
+            (ratio, row.score),
             (8, 0),
             textcoords="offset points",
             va="center",
@@ -303,4 +316,4 @@ def _context_legend(figure: Figure, rows: Sequence[Row]) -> None:
 
 
 def _sd(row: Row) -> str:
-    return "" if row.acc_sd is None else f" ± {row.acc_sd:.3f}"
+    return "" if row.score_sd is None else f" ± {row.score_sd:.3f}"

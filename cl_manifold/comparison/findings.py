@@ -49,16 +49,17 @@ def findings(about: About, rows: Sequence[Row]) -> list[str]:
 def _of_one(stream: str, count: int, rows: Sequence[Row]) -> list[str]:
     """What the rows of the same data say."""
     top = rows[0]
-    rank = f"the highest ACC of {len(rows)}" if len(rows) > 1 else "an ACC"
+    measure = top.measure
+    rank = f"the highest {measure} of {len(rows)}" if len(rows) > 1 else f"an {measure}"
     found = [
-        f"{top.label} has {rank} on {stream}: {acc_text(top)} over {_seeds(top.seeds)}, "
+        f"{top.label} has {rank} on {stream}: {score_text(top)} over {_seeds(top.seeds)}, "
         f"context at test {top.context}."
     ]
     blind = [row for row in rows if row.context != "given"]
     if top.context == "given" and blind:
         found.append(
             f"Of those that are not given the context, {blind[0].label} has the highest: "
-            f"{acc_text(blind[0])}, context {blind[0].context}."
+            f"{score_text(blind[0])}, context {blind[0].context}."
         )
     tested = [row for row in rows if row.p_value is not None]
     if tested:
@@ -76,7 +77,7 @@ def _seeds(count: int) -> str:
 
 
 def _tuning(about: About) -> list[str]:
-    """Where hyper-parameters come from, and on which data ACC was measured."""
+    """Where hyper-parameters come from, and on which data scores were measured."""
     chosen = [label for label, values in about.tuned.items() if values]
     found = (
         [
@@ -88,11 +89,11 @@ def _tuning(about: About) -> list[str]:
     )
     if about.settings.get("stream.holdout") == "validation":
         found.append(
-            "ACC was measured on a validation part of the training data, not on test data."
+            "Scores were measured on a validation part of the training data, not on test data."
         )
     return found
 
 
-def acc_text(row: Row) -> str:
+def score_text(row: Row) -> str:
     """Mean and, of several seeds, standard deviation."""
-    return f"{row.acc:.3f}" + ("" if row.acc_sd is None else f" ± {row.acc_sd:.3f}")
+    return f"{row.score:.3f}" + ("" if row.score_sd is None else f" ± {row.score_sd:.3f}")

@@ -42,11 +42,11 @@ class Progress:
 
     Attributes:
         share: of the training, in [0, 1].
-        accuracy: over the experiences so far; None before the first is learned.
+        score: over the experiences so far; None before the first is learned.
     """
 
     share: float
-    accuracy: float | None
+    score: float | None
 
 
 @final
@@ -92,7 +92,7 @@ class Look:
 
         config = self.resolved.config
         try:
-            stream = build_stream(config.stream, config.data_dir, config.seed)
+            stream = build_stream(config.stream, config.data_dir, config.seed, config.data)
         except ClManifoldError as error:
             return error
         return Facts(stream.name, stream.description, stream.digest)
@@ -154,7 +154,7 @@ class Narrator(Observer):
         self._tell, self._pause = tell, pause
         self._last = 0.0
         self._experiences = self._epochs = 1
-        self._accuracy: float | None = None
+        self._score: float | None = None
 
     def begin(self, stream: Any, config: Any) -> None:
         """Remember how much there is to do."""
@@ -167,11 +167,11 @@ class Narrator(Observer):
             self._last = now
             done = experience * self._epochs + epoch + 1
             share = min(1.0, done / (self._experiences * self._epochs))
-            self._tell(Progress(share, self._accuracy))
+            self._tell(Progress(share, self._score))
 
-    def learned(self, record: Any, accuracy_so_far: float) -> None:
-        """Remember the accuracy."""
-        self._accuracy = float(accuracy_so_far)
+    def learned(self, record: Any, score_so_far: float) -> None:
+        """Remember the score."""
+        self._score = float(score_so_far)
 
     def say(self, sentence: str) -> None:
         """Pass it on."""

@@ -50,7 +50,7 @@ class ComparisonResult:
     """What a comparison found; fields as in `compare --json`.
 
     Attributes:
-        rows: one per strategy that has a result, highest mean ACC first.
+        rows: one per strategy that has a result, highest mean score first.
         problems: label, seed and one sentence for every run without a result.
         tuned: values that tuning chose, by label and "section.key".
     """

@@ -11,7 +11,7 @@ from cl_manifold.comparison.order import ComparisonOrder, ComparisonResult
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.rows import Row, rows_of
 from cl_manifold.tracking import Store, TrackedRun, keeping, version_tags
-from cl_manifold.tracking.keys import legal_key
+from cl_manifold.tracking.keys import legal_key, score_key
 from cl_manifold.tracking.page import markdown
 from cl_manifold.tracking.sending import Say
 
@@ -90,12 +90,13 @@ def metrics_of(rows: Sequence[Row]) -> dict[str, float | None]:
 
     One value each and no history: a strategy stands beside the others.
     """
+    key = score_key(rows[0].metric if rows else "accuracy")
     names = {
-        "continual/acc": "acc",
-        "continual/acc_sd": "acc_sd",
+        key: "score",
+        f"{key}_sd": "score_sd",
         "continual/bwt": "bwt",
         "continual/forgetting": "forgetting",
-        "continual/unseen_acc": "unseen_acc",
+        "continual/unseen_score": "unseen_score",
         "manifold/stored_ratio": "memory_ratio",
     }
     return {

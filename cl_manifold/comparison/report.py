@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from cl_manifold.comparison.findings import About, acc_text, findings
+from cl_manifold.comparison.findings import About, findings, score_text
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.published import published_for
 from cl_manifold.comparison.rows import Row
@@ -19,11 +19,12 @@ from cl_manifold.tracking.page import Section, Table, number, render
 from cl_manifold.tracking.style import signed
 
 _READING = (
-    "ACC: mean accuracy over all experiences at the end of the stream, in [0, 1], ± standard "
-    "deviation over seeds. Unseen: at contexts that were never trained. Learning acc.: right after "
-    "each experience. Replay: training samples kept. Memory ×: floats kept between experiences ÷ "
-    "floats of the model. Time ×: training seconds ÷ those of naive with the same seed. A dash: "
-    "not defined; what learns everything at once has no BWT, forgetting, FWT or learning acc."
+    "ACC: mean accuracy over all experiences at the end of the stream, in [0, 1], and R², up to 1, "
+    "the same of numbers; ± standard deviation over seeds. Unseen: at contexts that were never "
+    "trained. Learning acc.: right after each experience. Replay: training samples kept. Memory ×: "
+    "floats kept between experiences ÷ floats of the model. Time ×: training seconds ÷ those of "
+    "naive with the same seed. A dash: not defined; what learns everything at once has no BWT, "
+    "forgetting, FWT or learning acc."
 )
 _FAIRNESS = (
     "Context at test: a strategy with “given” is told which context an input belongs to, one with "
@@ -42,7 +43,7 @@ def markdown_report(about: About, rows: Sequence[Row], outcomes: Sequence[Outcom
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The table alone, as GitHub Markdown; the rows of highest ACC are bold."""
+    """The table alone, as GitHub Markdown; the rows of the highest score are bold."""
     return render("table.md.jinja", table=_result(rows)).rstrip()
 
 
@@ -60,7 +61,7 @@ def _values(
     first, *others = findings(about, rows)
     settings, versions = tuple(about.settings.items()), tuple(about.versions.items())
     sections = [
-        Section("Result", _result(rows), (_READING, _FAIRNESS), figures.get("acc")),
+        Section("Result", _result(rows), (_READING, _FAIRNESS), figures.get("score")),
         Section("Accuracy over the stream", figure=figures.get("learning")),
         Section("Memory", figure=figures.get("memory")),
         Section("Published, not measured here", _elsewhere(about.stream), (_ELSEWHERE,)),
@@ -85,12 +86,12 @@ def _known(value: float | None, text: Callable[[float], str]) -> str:
 
 _COLUMNS: Mapping[str, Callable[[Row], str]] = {
     "strategy": lambda row: row.label,
-    "ACC": acc_text,
+    "ACC": score_text,
     "BWT": lambda row: _known(row.bwt, signed),
     "forgetting": lambda row: number(row.forgetting),
     "FWT": lambda row: _known(row.fwt, signed),
-    "unseen": lambda row: number(row.unseen_acc),
-    "learning acc.": lambda row: number(row.learning_acc),
+    "unseen": lambda row: number(row.unseen_score),
+    "learning acc.": lambda row: number(row.learning_score),
     "context at test": lambda row: row.context,
     "replay": lambda row: number(row.replay_samples),
     "memory ×": lambda row: _known(row.memory_ratio, "{:.2f}".format),
@@ -100,10 +101,11 @@ _COLUMNS: Mapping[str, Callable[[Row], str]] = {
 
 
 def _result(rows: Sequence[Row]) -> Table:
+    head = [rows[0].measure if rows and name == "ACC" else name for name in _COLUMNS]
     return Table(
-        tuple(_COLUMNS),
+        head,
         [[text(row) for text in _COLUMNS.values()] for row in rows],
-        numeric=[name for name in _COLUMNS if name not in ("strategy", "context at test")],
+        numeric=[name for name in head if name not in ("strategy", "context at test")],
         strong=[place for place, row in enumerate(rows) if row.best],
     )
 

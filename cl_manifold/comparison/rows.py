@@ -8,6 +8,7 @@ from typing import Any
 
 from cl_manifold.comparison.outcome import Outcome
 from cl_manifold.comparison.statistics import against_best
+from cl_manifold.metrics import measure_of
 
 NAIVE = "naive"
 """The strategy whose training time is the unit of time."""
@@ -15,34 +16,36 @@ NAIVE = "naive"
 
 @dataclass(frozen=True)
 class Row:
-    """One strategy; accuracies and transfers are means over its seeds, None where undefined.
+    """One strategy; scores and transfers are means over its seeds, None where undefined.
 
     Attributes:
         label: as the comparison names it, e.g. "weight-manifold:spline".
         strategy: its name in the catalogue.
         data: settings of its stream that not all rows share; ranks and tests are of equal ones.
         seeds: how many of them have a result.
-        acc_sd: sample standard deviation over seeds, s² = Σ (a_i − ā)² / (n − 1); None for one.
-        bwt: None, like forgetting, fwt and learning_acc, where all is learned at once.
+        metric: what a score is, "accuracy" or "R²".
+        score_sd: sample standard deviation over seeds, s² = Σ (a_i − ā)² / (n − 1); None for one.
+        bwt: None, like forgetting, fwt and learning_score, where all is learned at once.
         context: "given", "inferred" or "not used" at test.
         replay_samples: training samples kept, the most of any seed.
         memory_ratio: floats kept between experiences ÷ floats of the model, at the end.
         time_ratio: training seconds ÷ those of naive with the same seed, mean over common seeds.
-        p_value: of the same mean ACC as the best row, see `comparison.statistics`.
-        best: no row of the same data has a higher mean ACC.
+        p_value: of the same mean score as the best row, see `comparison.statistics`.
+        best: no row of the same data has a higher mean score.
     """
 
     label: str
     strategy: str
     data: str
     seeds: int
-    acc: float
-    acc_sd: float | None
+    metric: str
+    score: float
+    score_sd: float | None
     bwt: float | None
     forgetting: float | None
     fwt: float | None
-    unseen_acc: float | None
-    learning_acc: float | None
+    unseen_score: float | None
+    learning_score: float | None
     context: str
     replay_samples: int | None
     memory_ratio: float | None
@@ -54,9 +57,14 @@ class Row:
         """Plain values for JSON."""
         return asdict(self)
 
+    @property
+    def measure(self) -> str:
+        """What a table calls the score at the end."""
+        return measure_of(self.metric)
+
 
 def rows_of(outcomes: Sequence[Outcome], data: Mapping[str, str] | None = None) -> list[Row]:
-    """The rows, highest mean ACC first; strategies without a result have none.
+    """The rows, highest mean score first; strategies without a result have none.
 
     Args:
         outcomes: of all runs.
@@ -74,7 +82,7 @@ def _ranked(outcomes: Sequence[Outcome], data: str) -> list[Row]:
     """The rows of the same data."""
     found = results_by_label(outcomes)
     scores = {
-        label: {seed: float(result["acc"]) for seed, result in results.items()}
+        label: {seed: float(result["score"]) for seed, result in results.items()}
         for label, results in found.items()
     }
     p_values = against_best(scores)
@@ -90,17 +98,17 @@ def _ranked(outcomes: Sequence[Outcome], data: str) -> list[Row]:
 def results_by_label(
     outcomes: Iterable[Outcome],
 ) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """Results with a finite ACC by label and seed, labels in order of appearance."""
+    """Results with a finite score by label and seed, labels in order of appearance."""
     found: dict[str, dict[int, Mapping[str, Any]]] = {}
     for outcome in outcomes:
-        if outcome.result is not None and _number(outcome.result.get("acc")) is not None:
+        if outcome.result is not None and _number(outcome.result.get("score")) is not None:
             found.setdefault(outcome.label, {})[outcome.seed] = outcome.result
     return found
 
 
 def learned_in_sequence(result: Mapping[str, Any]) -> bool:
-    """Whether accuracy was measured right after each experience: not where all came at once."""
-    matrix = result.get("accuracy_matrix") or []
+    """Whether scores were measured right after each experience: not where all came at once."""
+    matrix = result.get("score_matrix") or []
     return all(_number(row[j]) is not None for j, row in enumerate(matrix))
 
 
@@ -113,21 +121,22 @@ def _row(
     data: str,
 ) -> Row:
     first = _first(results)
-    accs = [float(result["acc"]) for result in results.values()]
+    scores = [float(result["score"]) for result in results.values()]
     ordered = [result for result in results.values() if learned_in_sequence(result)]
     replay = [r["replay_samples"] for r in results.values() if r.get("replay_samples") is not None]
     return Row(
         label=label,
         strategy=str(first["strategy"]),
         data=data,
-        seeds=len(accs),
-        acc=fmean(accs),
-        acc_sd=stdev(accs) if len(accs) > 1 else None,
+        seeds=len(scores),
+        metric=str(first["metric"]),
+        score=fmean(scores),
+        score_sd=stdev(scores) if len(scores) > 1 else None,
         bwt=_mean(r.get("bwt") for r in ordered),
         forgetting=_mean(r.get("forgetting") for r in ordered),
         fwt=_mean(r.get("fwt") for r in ordered),
-        unseen_acc=_mean(r.get("unseen_acc") for r in results.values()),
-        learning_acc=_mean(r.get("learning_acc") for r in ordered),
+        unseen_score=_mean(r.get("unseen_score") for r in results.values()),
+        learning_score=_mean(r.get("learning_score") for r in ordered),
         context=str(first["context_at_test"]),
         replay_samples=max(replay, default=None),
         memory_ratio=_mean(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import fsum, sqrt
 
 _SAME = 1e-9
-"""Differences of accuracies that vary by less are equal up to rounding."""
+"""Differences of scores that vary by less are equal up to rounding."""
 
 
 def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float | None:
@@ -61,7 +61,7 @@ def against_best(scores: Mapping[str, Mapping[int, float]]) -> dict[str, float |
     """Corrected p of every label against the one of highest mean, paired over common seeds.
 
     Args:
-        scores: accuracy by label and seed; no label without a seed.
+        scores: by label and seed; no label without a seed.
 
     Returns:
         p by label; None for the best itself and where there is no test (`paired_p_value`). Such

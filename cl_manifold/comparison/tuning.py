@@ -39,9 +39,9 @@ def combinations(
 
 
 def best(outcomes: Sequence[Sequence[Outcome]]) -> int:
-    """Index of the candidate with the highest mean ACC; of equal ones the first.
+    """Index of the candidate with the highest mean score; of equal ones the first.
 
-    A candidate with a problem, a missing or a NaN accuracy in any seed never wins.
+    A candidate with a problem, a missing or a NaN score in any seed never wins.
 
     Raises:
         ConfigError: no candidate has a result in every seed.
@@ -52,13 +52,13 @@ def best(outcomes: Sequence[Sequence[Outcome]]) -> int:
         problems = [o.problem for candidate in outcomes for o in candidate if o.problem]
         why = f"; the first says: {problems[0]}" if problems else ""
         raise ConfigError(
-            f"none of {len(outcomes)} candidates has an accuracy for every seed{why}; "
+            f"none of {len(outcomes)} candidates has a score for every seed{why}; "
             "correct that or leave out --tune"
         )
     return -max(known)[1]
 
 
 def _mean_acc(candidate: Sequence[Outcome]) -> float | None:
-    accs = [None if o.result is None or o.problem else o.result.get("acc") for o in candidate]
+    accs = [None if o.result is None or o.problem else o.result.get("score") for o in candidate]
     known = [float(acc) for acc in accs if acc is not None and isfinite(acc)]
     return fmean(known) if known and len(known) == len(accs) else None

@@ -102,7 +102,7 @@ class GainRule:
         """Grow or reuse."""
         if evidence.unconstrained_acc is None:
             return None
-        better = evidence.unconstrained_acc > (1 + self.gain) * evidence.zero_shot_acc
+        better = evidence.unconstrained_acc > (1 + self.gain) * evidence.zero_shot_score
         return "grow" if better and evidence.can_grow else "reuse"
 
 

@@ -21,7 +21,7 @@ class Evidence:
         context: where the zero-shot figures hold: the given context, or the one of lowest loss.
         visited: whether a finished task lies there.
         zero_shot_loss: of the weights w(context) as they are.
-        zero_shot_acc: their accuracy in [0, 1].
+        zero_shot_score: their accuracy in [0, 1].
         reference_loss: what the best finished task reached on its own held-out samples.
         p_value: of the hypothesis that this is that task again (see `return_test`).
         plasticity: κ_rel at the context, in [0, 1].
@@ -42,7 +42,7 @@ class Evidence:
     context: tuple[float, ...]
     visited: bool
     zero_shot_loss: float
-    zero_shot_acc: float
+    zero_shot_score: float
     reference_loss: float
     p_value: float
     plasticity: float

@@ -23,8 +23,8 @@ class TaskRecord:
             measured before it.
         gate: what came of the drift: "passed", "warned", "grown" or
             "unmeasured"; None without a manifold.
-        zero_shot_acc: accuracy on the experience's held-out data before training on it.
-        acc: the same right after training on it.
+        zero_shot_score: score on the experience's held-out data before training on it.
+        score: the same right after training on it.
         control_points: K after the task.
         stored_floats: everything kept between tasks, in units of 32 bits; None where the strategy
             does not say.
@@ -43,8 +43,8 @@ class TaskRecord:
     plasticity: float | None
     overshoot: float | None
     drift: float | None
-    zero_shot_acc: float | None
-    acc: float | None
+    zero_shot_score: float | None
+    score: float | None
     control_points: int | None
     stored_floats: int | None
     seconds: float

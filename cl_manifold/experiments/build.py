@@ -10,11 +10,14 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
+from cl_manifold.data.options import DataOptions
+from cl_manifold.data.table import table_stream
 from cl_manifold.errors import ConfigError
 from cl_manifold.experiments.config import RunConfig
 from cl_manifold.experiments.names import STREAMS, load, lookup
 from cl_manifold.experiments.settings import (
     ContinuumSettings,
+    FileSettings,
     OwnStream,
     StepTraining,
     StreamSettings,
@@ -35,14 +38,25 @@ OPTIMIZERS: Mapping[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SG
 
 
 def build_stream(
-    config: StreamSettings | ContinuumSettings, data_dir: Path | None, seed: int
+    config: StreamSettings | ContinuumSettings | FileSettings,
+    data_dir: Path | None,
+    seed: int,
+    data: DataOptions | None = None,
 ) -> TaskStream:
     """The stream of that name.
+
+    Args:
+        config: which experiences there are.
+        data_dir: the folder with images that must be found first.
+        seed: of everything random.
+        data: how a file is read.
 
     Raises:
         ConfigError: the options do not fit the data.
         DataError: data files are missing.
     """
+    if isinstance(config, FileSettings):
+        return _of_file(config, data or DataOptions(), seed)
     make = load(lookup("stream", STREAMS, config.name).target)
     if isinstance(config, ContinuumSettings):
         return make(config.images, config.test_samples, data_dir, config.holdout, config.download)
@@ -63,9 +77,16 @@ def build_stream(
     return stream
 
 
+def _of_file(config: FileSettings, data: DataOptions, seed: int) -> TaskStream:
+    options = StreamOptions(
+        samples=config.samples, test_samples=config.test_samples, order=config.order, seed=seed
+    )
+    return table_stream(Path(config.name), data, options, config.holdout)
+
+
 def build_network(config: RunConfig, stream: TaskStream) -> nn.Module:
     """The network of a stream, initialised from the seed."""
-    return _initialised(config, stream.input_shape, stream.classes)
+    return _initialised(config, stream.input_shape, stream.outputs)
 
 
 def _initialised(config: RunConfig, input_shape: tuple[int, ...], classes: int) -> nn.Module:
@@ -98,7 +119,7 @@ def setting_of(
     training = config.training
     shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(), FreshOptimizerPlugin()]
     shared += [LinearDecayPlugin()] if training.decay else []
-    criterion: nn.Module = nn.CrossEntropyLoss()
+    criterion: nn.Module = nn.MSELoss() if stream.regression else nn.CrossEntropyLoss()
     if stream.groups is not None:
         criterion = outputs = ActiveOutputs(criterion, stream.groups)
         shared.append(ActiveOutputsPlugin(outputs))
@@ -107,7 +128,7 @@ def setting_of(
         return OPTIMIZERS[training.optimizer](module.parameters(), training.learning_rate)
 
     def network_for(input_shape: tuple[int, ...]) -> nn.Module:
-        return _initialised(config, input_shape, stream.classes)
+        return _initialised(config, input_shape, stream.outputs)
 
     topology = config.topology
     return Setting(
@@ -127,7 +148,7 @@ def setting_of(
         seed=config.seed,
         steps=training.steps if isinstance(training, StepTraining) else None,
         network_for=network_for,
-        another=lambda: config.network.build(stream.input_shape, stream.classes),
+        another=lambda: config.network.build(stream.input_shape, stream.outputs),
         optimizer_for=optimizer_for,
         basis_on=partial(build_basis, topology, seed=config.seed),
         topology_kind=topology.kind,

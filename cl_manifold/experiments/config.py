@@ -15,11 +15,14 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
+from cl_manifold.data.options import DataOptions
+from cl_manifold.data.reading import is_file_name
 from cl_manifold.errors import ConfigError, public
 from cl_manifold.experiments.fitting import check_fit, usual_strategy
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, load, lookup, unknown
 from cl_manifold.experiments.settings import (
     ContinuumSettings,
+    FileSettings,
     OwnStream,
     RunSettings,
     StepTraining,
@@ -42,6 +45,14 @@ NAMES = {"stream": "rotated-digits", "network": "mlp", "strategy": "weight-manif
 """The sections whose settings depend on a name, and the usual one."""
 SHARED: Mapping[str, type[Options]] = {"topology": TopologyOptions, "contexts": ContextOptions}
 """Sections that a strategy may read."""
+SECTIONS = frozenset({*NAMES, *SHARED, "training", "data"})
+TABLE = {
+    "network.hidden": (64, 64),
+    "training.epochs": 20,
+    "training.learning_rate": 3e-3,
+    "training.batch_size": 64,
+}
+"""Defaults of files."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,12 @@ class RunConfig:
     """Everything that decides the result of a run, and where it is recorded.
 
     Attributes:
+        data: how a file is read; None where the stream is no file.
         topology: as it is by default, like `contexts`, where the strategy does not read it.
     """
 
-    stream: StreamSettings | ContinuumSettings
+    stream: StreamSettings | ContinuumSettings | FileSettings
+    data: DataOptions | None
     network: Network
     strategy: Method
     training: TrainingOptions | StepTraining
@@ -66,10 +79,11 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A configuration and the source of each of its values, by "section.key"."""
+    """A configuration, the source of each of its values by "section.key", and what was guessed."""
 
     config: RunConfig
     sources: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(key, value, source) of every value, for params and reports."""
@@ -120,7 +134,7 @@ def sections_of(stream: str, network: str, strategy: str) -> dict[str, type[Opti
             that does not fit the stream.
     """
     method = kind_of("strategy", STRATEGIES, strategy, Method)
-    settings = _settings_of_stream(stream)
+    settings: type[Options] = _settings_of_stream(stream)
     at_once = issubclass(settings, ContinuumSettings)
     check_fit(stream, at_once, strategy, method)
     sections: dict[str, type[Options]] = {
@@ -130,6 +144,8 @@ def sections_of(stream: str, network: str, strategy: str) -> dict[str, type[Opti
         "strategy": method,
         "training": StepTraining if at_once else TrainingOptions,
     }
+    if settings is FileSettings:
+        sections["data"] = DataOptions
     return sections | {name: SHARED[name] for name in method.reads}
 
 
@@ -150,7 +166,9 @@ def kind_of(kind: str, table: Mapping[str, Any], name: str, base: type[S]) -> ty
 
 
 def _settings_of_stream(name: str) -> type[Options]:
-    """A stream that is a class has fields of its own; all functions share theirs."""
+    """A stream that is a class has fields of its own; all functions, and files, share theirs."""
+    if is_file_name(name):
+        return FileSettings
     item = lookup("stream", STREAMS, name)
     if item is STREAMS.get(name):
         return ContinuumSettings if item.at_once else StreamSettings
@@ -176,7 +194,8 @@ def resolve(layers: Layers) -> Resolved:
                 raise ConfigError(f"{_unknown_key(key, known, names)} (from {source})")
     chosen: dict[str, Any] = {f"{section}.name": name for section, name in names.items()}
     sources = dict.fromkeys([*known, *chosen], "default")
-    for source, layer in [*_own_defaults(names, known), *layers]:
+    guessed, notes = _guessed(names, layers, known)
+    for source, layer in [*_own_defaults(names, known), *guessed, *layers]:
         chosen |= layer
         sources |= dict.fromkeys(layer, source)
     parts = {
@@ -185,17 +204,40 @@ def resolve(layers: Layers) -> Resolved:
     }
     run = dict(parts.pop(""))
     unread = {name: cls() for name, cls in SHARED.items() if name not in parts}
-    config = RunConfig(**{**parts, **unread, **run})
-    return Resolved(config, sources)
+    config = RunConfig(**{"data": None, **parts, **unread, **run})
+    return Resolved(config, sources, notes)
 
 
 def _own_defaults(names: Mapping[str, str], known: Values) -> Iterator[tuple[str, Values]]:
     """What the stream sets, where the other names know it; what the strategy chose for it."""
     stream, strategy = names["stream"], names["strategy"]
     own = STREAMS[stream].defaults if stream in STREAMS else {}
+    own = TABLE if is_file_name(stream) else own
     yield f"default of {stream}", {key: value for key, value in own.items() if key in known}
     method = kind_of("strategy", STRATEGIES, strategy, Method)
     yield f"default of {strategy} on {stream}", method.chosen.get(stream, {})
+
+
+def _guessed(
+    names: Mapping[str, str], layers: Layers, known: Values
+) -> tuple[Layers, tuple[str, ...]]:
+    """What a file says of itself where the user says nothing, and sentences about it.
+
+    Raises:
+        ConfigError: options that do not fit the file.
+        DataError: the file cannot be read or used.
+    """
+    if not is_file_name(names["stream"]):
+        return [], ()
+    from cl_manifold.data.table import guess
+
+    given: dict[str, Any] = {}
+    for _, values in layers:
+        given |= _part(values, "data")
+    found = guess(Path(names["stream"]), options_of(DataOptions, given, "data"))
+    values = {f"data.{key}": getattr(found.options, key) for key in DataOptions.model_fields}
+    fitting = {"topology.kind": found.topology} if "topology.kind" in known else {}
+    return [(f"guessed from {names['stream']}", values | fitting)], found.notes
 
 
 def _fields(sections: Mapping[str, type[Options]]) -> Iterator[tuple[str, FieldInfo]]:
@@ -255,7 +297,7 @@ def from_toml(path: Path) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, part in data.items():
         if isinstance(part, dict):
-            if not part and name not in {*NAMES, *SHARED, "training"}:
+            if not part and name not in SECTIONS:
                 raise ConfigError(f"{path} has an unknown section [{name}]; leave it out")
             values |= {f"{name}.{key}": _listless(value) for key, value in part.items()}
         else:
@@ -282,7 +324,7 @@ def from_environment(environment: Mapping[str, str], prefix: str = "CL_MANIFOLD_
             continue
         name = variable.removeprefix(prefix).lower()
         section, _, key = name.partition("_")
-        if name not in short and (not key or section not in {*NAMES, *SHARED, "training"}):
+        if name not in short and (not key or section not in SECTIONS):
             known = [prefix + n.upper() for n in short]
             raise ConfigError(unknown("variable", variable, known))
         values[short.get(name, f"{section}.{key}")] = value

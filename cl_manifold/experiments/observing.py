@@ -24,7 +24,7 @@ class Observer(Protocol):
     def epoch(self, experience: int, epoch: int, loss: float) -> None:
         """An epoch (from 0) has ended."""
 
-    def learned(self, record: TaskRecord, accuracy_so_far: float) -> None:
+    def learned(self, record: TaskRecord, score_so_far: float) -> None:
         """An experience is learned and evaluated."""
 
     def say(self, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What a trial has found so far: accuracies and one record per finished task."""
+"""What a trial has found so far: scores and one record per finished task."""
 
 from dataclasses import dataclass
 from typing import final
@@ -16,9 +16,9 @@ class Progress:
     """The state of the measurements between two experiences; a step makes a new one.
 
     Attributes:
-        matrix: R[i, j] in [0, 1], NaN where it was not measured.
+        matrix: R[i, j] up to 1, NaN where it was not measured.
         unseen: U[i, j], the same for the contexts that no task has.
-        initial: accuracy of the untrained network on each experience.
+        initial: score of the untrained network on each experience.
         at_once: whether everything is trained at once, so that there is no earlier and later.
         records: one per finished task.
         stored: what the strategy keeps now; None where it does not say.
@@ -45,7 +45,7 @@ class Progress:
 
     @property
     def final(self) -> np.ndarray:
-        """The last measured accuracy on each finished task."""
+        """The last measured score on each finished task."""
         return self.matrix[self.last_row, : self.done]
 
     @property
@@ -59,19 +59,19 @@ class Progress:
     def summary(self) -> dict[str, float | None]:
         """Metrics over the finished tasks; None where undefined.
 
-        Training on everything at once has no earlier and later, and only an accuracy.
+        Training on everything at once has no earlier and later, and only a score.
         """
         step = self.done - 1
         seen = self.matrix[: step + 1, : step + 1]
         initial, unseen = self.initial[: step + 1], self.unseen[step]
         ordered = not self.at_once
         return {
-            "acc": metrics.accuracy_so_far(self.matrix, step),
+            "score": metrics.accuracy_so_far(self.matrix, step),
             "bwt": metrics.backward_transfer(seen) if ordered else None,
             "forgetting": metrics.forgetting(seen) if ordered else None,
             "fwt": metrics.forward_transfer(seen, initial) if ordered else None,
-            "learning_acc": metrics.learning_accuracy(seen) if ordered else None,
-            "unseen_acc": float(np.mean(unseen)) if unseen.size else None,
+            "learning_score": metrics.learning_accuracy(seen) if ordered else None,
+            "unseen_score": float(np.mean(unseen)) if unseen.size else None,
         }
 
 

@@ -26,10 +26,11 @@ from cl_manifold.manifold.saving import save_manifold
 from cl_manifold.manifold.weight_manifold import WeightManifold
 from cl_manifold.tracking import KeptRun, Store, keeping, version_tags
 from cl_manifold.tracking.figures import (
-    accuracy_by_context_figure,
-    accuracy_matrix_figure,
     learning_figure,
+    score_by_context_figure,
+    score_matrix_figure,
 )
+from cl_manifold.tracking.keys import score_key
 from cl_manifold.tracking.manifold_figure import manifold_figure
 from cl_manifold.tracking.page import markdown
 from cl_manifold.tracking.projection import project_weights
@@ -123,7 +124,7 @@ class Recorder:
                 self.run.log_figure(figure, f"{name}.png")
             self.run.log_text(_report(trial, sentence, figures), "report.html")
             # MLflow's list of runs shows no metrics and cuts names: the result comes early
-            self.run.set_name(f"{self._title} {result.acc:.3f} · seed {config.seed}")
+            self.run.set_name(f"{self._title} {result.score:.3f} · seed {config.seed}")
             self.run.set_description(
                 f"**{markdown(sentence)}**\n\n{markdown(stream.description)}\n\n"
                 "Open the artifact `report.html` for the whole story."
@@ -161,9 +162,10 @@ def _metrics(trial: Trial) -> dict[str, float | None]:
     record, stored = progress.records[-1], progress.records[-1].stored_floats
     size = sum(p.numel() for p in trial.network.parameters())
     return {
-        **{f"continual/{key}": value for key, value in progress.summary().items()},
-        "task/accuracy_after_training": record.acc,
-        "task/accuracy_before_training": record.zero_shot_acc,
+        **continual_metrics(trial.stream.metric, progress.summary()),
+        "continual/rmse": trial.rmse,
+        "task/score_after_training": record.score,
+        "task/score_before_training": record.zero_shot_score,
         "task/seconds": record.seconds,
         "manifold/plasticity": record.plasticity,
         "manifold/overshoot": record.overshoot,
@@ -174,6 +176,12 @@ def _metrics(trial: Trial) -> dict[str, float | None]:
         **_evidence(record),
         **{f"topology/{name}": value for name, value in record.topologies.items()},
     }
+
+
+def continual_metrics(metric: str, summary: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Metrics over finished tasks by key; the score goes by what it is."""
+    others = {key: value for key, value in summary.items() if key != "score"}
+    return {score_key(metric): summary["score"]} | {f"continual/{k}": v for k, v in others.items()}
 
 
 def _evidence(record: TaskRecord) -> dict[str, float | None]:
@@ -200,10 +208,12 @@ def _report(trial: Trial, sentence: str, figures: Mapping[str, Figure]) -> str:
     done, last = progress.done, progress.records[-1]
     return render_report(
         ReportData(
+            metric=stream.metric,
             title=f"{config.strategy.name} on {stream.name}, seed {config.seed}",
             sentence=sentence,
             metrics={
                 **progress.summary(),
+                "rmse": trial.rmse,
                 "control_points": last.control_points,
                 "stored_floats": last.stored_floats,
                 "train_seconds": progress.train_seconds,
@@ -211,9 +221,9 @@ def _report(trial: Trial, sentence: str, figures: Mapping[str, Figure]) -> str:
             records=progress.records,
             matrix=progress.matrix[:done, :done],
             names=[r.name for r in progress.records],
-            final_acc=progress.final,
+            final_score=progress.final,
             unseen_names=[e.context_name for e in stream.unseen_stream],
-            unseen_acc=progress.unseen[progress.last_row],
+            unseen_score=progress.unseen[progress.last_row],
             config=trial.resolved.rows(),
             environment=version_tags(),
             figures=figures,
@@ -239,15 +249,17 @@ def _figures(trial: Trial) -> dict[str, Figure]:
     space = Simplex(done) if hidden else stream.topology
     places = np.eye(done) if hidden else stream.contexts().numpy()[:done]
     unseen = [e.context.numpy() for e in stream.unseen_stream]
-    figures["accuracy_by_context"] = accuracy_by_context_figure(
+    after = np.full(done, np.nan) if progress.at_once else progress.matrix.diagonal()[:done]
+    figures["score_by_context"] = score_by_context_figure(
         places,
         names,
-        progress.final,
-        np.full(done, np.nan) if progress.at_once else progress.matrix.diagonal()[:done],
+        (progress.final, after),
         np.stack(unseen) if unseen else np.zeros((0, space.dim)),
         progress.unseen[progress.last_row],
         space,
+        stream.metric,
     )
-    figures["learning"] = learning_figure(progress.matrix[:done, :done])
-    figures["accuracy_matrix"] = accuracy_matrix_figure(progress.matrix[:done, :done], names)
+    matrix = progress.matrix[:done, :done]
+    figures["learning"] = learning_figure(matrix, stream.metric)
+    figures["score_matrix"] = score_matrix_figure(matrix, names, stream.metric)
     return figures

@@ -1,18 +1,20 @@
 """The result of a trial: one typed record, from training to table, JSON and report, and back."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, final
+from typing import Annotated, Any, Literal, final
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from cl_manifold.errors import DataError
+from cl_manifold.metrics import measure_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Score = Annotated[float, Field(le=1)]
 
 
 class Decision(TypedDict):
-    """What happened to one task: `TaskRecord.as_dict`, and the accuracy on it at the end."""
+    """What happened to one task: `TaskRecord.as_dict`, and the score on it at the end."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
 
@@ -24,9 +26,9 @@ class Decision(TypedDict):
     plasticity: float | None
     overshoot: float | None
     drift: float | None
-    zero_shot_acc: float | None
-    acc: float | None
-    final_acc: float | None
+    zero_shot_score: float | None
+    score: float | None
+    final_score: float | None
     seconds: float
     truth: str | None
     kind: str | None
@@ -43,17 +45,22 @@ class Setting(TypedDict):
 @final
 @dataclass(frozen=True)
 class Result:
-    """What a run found; accuracies in [0, 1], fields as in `run --json`.
+    """What a run found; fields as in `run --json`.
 
     Of a run that was cut short it is the result over its finished tasks.
 
     Attributes:
+        metric: what a score is: "accuracy", in [0, 1], or "R²", up to 1.
+        score: mean over all experiences at the end.
+        acc: the same where it is an accuracy; None of R².
+        rmse: √ of the mean squared error that belongs to R², in units of the target; None of
+            classes and of several targets.
         bwt: backward transfer; this and the next three are None for joint training, which has no
             earlier and later.
-        learning_acc: mean accuracy on each experience right after training on it.
-        accuracy_matrix: R[i][j], None where it was not measured; joint training has only a last
+        learning_score: mean score on each experience right after training on it.
+        score_matrix: R[i][j], None where it was not measured; joint training has only a last
             row.
-        unseen_acc: mean accuracy at contexts that were never trained; None without such contexts.
+        unseen_score: mean score at contexts that were never trained; None without such contexts.
         stored_floats: everything kept between tasks, in units of 32 bits; None, like
             replay_samples, where the strategy does not say.
         model_floats: parameters of the network.
@@ -67,13 +74,16 @@ class Result:
     stream: str
     strategy: str
     seed: int
-    acc: Share
+    metric: Literal["accuracy", "R²"]
+    score: Score
+    acc: Share | None
+    rmse: float | None
     bwt: float | None
     forgetting: float | None
     fwt: float | None
-    learning_acc: float | None
-    unseen_acc: float | None
-    accuracy_matrix: list[list[Share | None]]
+    learning_score: float | None
+    unseen_score: float | None
+    score_matrix: list[list[Score | None]]
     control_points: int | None
     stored_floats: int | None
     model_floats: Annotated[int, Field(gt=0)]
@@ -103,8 +113,8 @@ class Result:
             else ""
         )
         return (
-            f"{self.stream}, {part}{shape}: ACC {self.acc:.3f}{lost}"
-            + ("" if self.unseen_acc is None else f", unseen contexts {self.unseen_acc:.3f}")
+            f"{self.stream}, {part}{shape}: {measure_of(self.metric)} {self.score:.3f}{lost}"
+            + ("" if self.unseen_score is None else f", unseen contexts {self.unseen_score:.3f}")
             + (f", decisions F1 {self.decision_f1:.3f}" if self.decision_f1 is not None else "")
             + f"; context at test {self.context_at_test}, "
             f"stored {_times(self.stored_floats, self.model_floats)}"

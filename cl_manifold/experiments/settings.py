@@ -56,6 +56,21 @@ class ContinuumSettings(Options):
     """Whether missing files may be fetched."""
 
 
+class FileSettings(Options):
+    """What of a file becomes experiences; how it is read stands in the section data."""
+
+    name: str = "table.csv"
+    """Path of a .csv, .parquet or .npz file."""
+    samples: Count | None = None
+    """Training rows per context, at most."""
+    test_samples: Count | None = None
+    """Test rows per context, at most."""
+    order: Literal["random", "sorted"] = "random"
+    """The order in which contexts are visited."""
+    holdout: Literal["test", "validation"] = "test"
+    """Validation: tests on a part of the training rows, for tuning."""
+
+
 class OwnStream(StreamSettings):
     """A stream of your own with settings of its own, named `module:Class`."""
 

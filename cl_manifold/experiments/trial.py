@@ -30,7 +30,7 @@ from cl_manifold.experiments.result import Decision, Result
 from cl_manifold.experiments.resuming import left_out, own_packages, reached
 from cl_manifold.experiments.thawing import Thawer
 from cl_manifold.experiments.trust import Trust
-from cl_manifold.strategies import AccuracyPlugin, FiniteLossPlugin, WeightManifoldPlugin
+from cl_manifold.strategies import FiniteLossPlugin, ScorePlugin, WeightManifoldPlugin
 
 Tree = Any
 
@@ -52,10 +52,11 @@ class Trial:
         self.resolved, self.config = resolved, resolved.config
         self.observer = observer or Silence()
         config = self.config
-        self.stream = build_stream(config.stream, config.data_dir, config.seed)
+        self.stream = build_stream(config.stream, config.data_dir, config.seed, config.data)
         self.network = build_network(config, self.stream)
-        self.accuracy, self.evaluator = AccuracyPlugin(), _evaluator()
-        plugins = [self.accuracy, FiniteLossPlugin(self.observer)]
+        self.scores = ScorePlugin(self.stream.score)
+        self.evaluator = _evaluator(self.stream.metric)
+        plugins = [self.scores, FiniteLossPlugin(self.observer)]
         self.strategy = build_strategy(config, self.stream, self.network, plugins, self.evaluator)
         count, unseen = len(self.stream.test_stream), len(self.stream.unseen_stream)
         at_once = config.strategy.at_once or self.stream.at_once
@@ -68,11 +69,17 @@ class Trial:
         found = [p for p in self.strategy.plugins if isinstance(p, WeightManifoldPlugin)]
         return found[0] if found else None
 
+    @property
+    def rmse(self) -> float | None:
+        """√ of the mean squared error over the finished tasks, in units of the target."""
+        found, score = self.stream.regression, self.progress.summary()["score"]
+        return None if found is None or score is None else found.rmse(score)
+
     def steps(self) -> Iterator[int]:
         """Train and evaluate what is not finished yet; yields the step after each evaluation."""
         self.observer.begin(self.stream, self.config)
         if not self.progress.done:
-            initial = self.accuracy.measure(self.strategy, self.stream.test_stream)
+            initial = self.scores.measure(self.strategy, self.stream.test_stream)
             self.progress = replace(self.progress, initial=np.array(initial))
         if not self.progress.at_once:
             for step in range(self.progress.done, len(self.stream.train_stream)):
@@ -91,7 +98,10 @@ class Trial:
             stream=self.stream.name,
             strategy=config.strategy.name,
             seed=config.seed,
-            accuracy_matrix=[[None if isnan(a) else float(a) for a in r] for r in progress.matrix],
+            metric=self.stream.metric,
+            acc=found["score"] if self.stream.regression is None else None,
+            rmse=self.rmse,
+            score_matrix=[[None if isnan(a) else float(a) for a in r] for r in progress.matrix],
             control_points=last.control_points,
             stored_floats=last.stored_floats,
             model_floats=sum(p.numel() for p in self.network.parameters()),
@@ -100,8 +110,8 @@ class Trial:
             context_at_test=config.strategy.context_at_test(config.contexts),
             decision_f1=progress.decision_f1,
             decisions=[
-                Decision(**record.as_dict(), final_acc=None if isnan(acc) else float(acc))
-                for record, acc in zip(progress.records, progress.final, strict=True)
+                Decision(**record.as_dict(), final_score=None if isnan(score) else float(score))
+                for record, score in zip(progress.records, progress.final, strict=True)
             ],
             **found,
         )
@@ -244,14 +254,14 @@ class Trial:
         experiences = [self.stream.test_stream[j] for j in columns]
         if full:
             experiences += list(self.stream.unseen_stream)
-        found = self.accuracy.measure(self.strategy, experiences)
+        found = self.scores.measure(self.strategy, experiences)
         matrix[step, columns] = found[: len(columns)]
         if full:
             unseen[step] = found[len(columns) :]
         return matrix, unseen
 
     def _record(self, step: int, before: float | None, after: float, seconds: float) -> TaskRecord:
-        """The record of a task, with its accuracies before and after training."""
+        """The record of a task, with its scores before and after training."""
         experience, plugin = self.stream.test_stream[step], self.manifold
         trace = plugin.traces[step] if plugin else None
         manifold = plugin.manifold if plugin else None
@@ -265,8 +275,8 @@ class Trial:
             plasticity=trace.plasticity if trace else None,
             overshoot=trace.overshoot if trace else None,
             drift=trace.drift if trace else None,
-            zero_shot_acc=before,
-            acc=after,
+            zero_shot_score=before,
+            score=after,
             control_points=manifold.basis.size if manifold else None,
             stored_floats=stored.floats if stored else None,
             seconds=seconds,
@@ -291,8 +301,9 @@ def _known(tree: Tree, key: str, kind: type) -> Any:
     return found
 
 
-def _evaluator() -> EvaluationPlugin:
-    """Loss and accuracy per epoch; its logger joins when the MLflow run exists."""
+def _evaluator(metric: str) -> EvaluationPlugin:
+    """Loss and, of classes, accuracy per epoch; its logger joins when the MLflow run exists."""
     with catch_warnings():
         simplefilter("ignore")
-        return EvaluationPlugin(loss_metrics(epoch=True), accuracy_metrics(epoch=True), loggers=[])
+        accuracy = [accuracy_metrics(epoch=True)] if metric == "accuracy" else []
+        return EvaluationPlugin(loss_metrics(epoch=True), *accuracy, loggers=[])

@@ -3,12 +3,12 @@
 from cl_manifold.streams.benchmark import (
     ContextExperience,
     HiddenKind,
-    ImageDataset,
     StreamFacts,
     TaskStream,
 )
 from cl_manifold.streams.builders import StreamOptions, noisy, permuted, rotated
 from cl_manifold.streams.continuum import FAMILIES, Axis, Continuum
+from cl_manifold.streams.datasets import ImageDataset, TableDataset
 from cl_manifold.streams.hidden import recurring
 from cl_manifold.streams.images import ImageSet, load_digits, load_mnist, validation_split
 from cl_manifold.streams.named import (
@@ -35,6 +35,7 @@ from cl_manifold.streams.protocols import (
     split_mnist_domain,
     split_mnist_task,
 )
+from cl_manifold.streams.scoring import Regression, right
 from cl_manifold.streams.splitting import split, split_class, split_domain, split_task
 from cl_manifold.streams.suite import VARIANTS, ctrl
 from cl_manifold.streams.transforms import (
@@ -56,8 +57,10 @@ __all__ = [
     "HiddenKind",
     "ImageDataset",
     "ImageSet",
+    "Regression",
     "StreamFacts",
     "StreamOptions",
+    "TableDataset",
     "TaskStream",
     "add_background",
     "add_noise",
@@ -82,6 +85,7 @@ __all__ = [
     "recurring",
     "recurring_digits",
     "recurring_mnist",
+    "right",
     "rotate",
     "rotate_each",
     "rotated",

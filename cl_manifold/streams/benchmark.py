@@ -15,12 +15,13 @@ from avalanche.benchmarks.utils.classification_dataset import (
     TaskAwareSupervisedClassificationDataset,
 )
 from avalanche.benchmarks.utils.data_attribute import DataAttribute
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Float, Float64
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from cl_manifold.errors import ContextError
 from cl_manifold.geometry.topology import Topology
+from cl_manifold.streams.datasets import Samples
+from cl_manifold.streams.scoring import Metric, Regression, Score, right
 
 HiddenKind = Literal["first", "related", "return"]
 """How an experience relates to the earlier ones of its stream.
@@ -35,52 +36,6 @@ Draw = Callable[[int, torch.Generator], tuple[Tensor, Tensor, Tensor]]
 
 
 @final
-class ImageDataset(Dataset[tuple[Tensor, int]]):
-    """Images of one experience, stored as bytes and normalised when read.
-
-        x = (byte / 255 − mean) / std
-
-    Args:
-        images: values 0..255.
-        targets: one class per image.
-        mean: mean pixel in [0, 1] of the set the images come from.
-        std: standard deviation of its pixels.
-    """
-
-    def __init__(
-        self,
-        images: UInt8[Tensor, "N C H W"],
-        targets: Int64[Tensor, " N"],
-        mean: float = 0.0,
-        std: float = 1.0,
-    ) -> None:
-        self.images, self.targets = images, targets
-        self.mean, self.std = mean, std
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> tuple[Float32[Tensor, "C H W"], int]:
-        return self._normalised(self.images[index]), int(self.targets[index])
-
-    @property
-    def storage(self) -> tuple[Tensor, Tensor]:
-        """The stored tensors: bytes and classes."""
-        return self.images, self.targets
-
-    def tensors(
-        self, rows: Int64[Tensor, " n"] | None = None
-    ) -> tuple[Float32[Tensor, "n C H W"], Int64[Tensor, " n"]]:
-        """All items, or those in `rows`, exactly as `self[i]` returns them one by one."""
-        if rows is None:
-            return self._normalised(self.images), self.targets.clone()
-        return self._normalised(self.images[rows]), self.targets[rows]
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        return images.to(torch.float32).mul_(1 / (255 * self.std)).sub_(self.mean / self.std)
-
-
-@final
 class ContextExperience(DatasetExperience[AvalancheDataset]):
     """An experience that knows where on the topology its task lies, or hides it.
 
@@ -91,7 +46,7 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
     Attributes:
         context: the task's context, float64; exists only if the stream gives contexts.
         context_name: the context, or the hidden task, for people, for example "120°".
-        classes_in_this_experience: the classes that occur, ascending.
+        classes_in_this_experience: the classes that occur, ascending; empty in regression.
         task_label: the position in the stream; exists only if the stream has task labels.
         task_labels: the list of just that label; exists only if the stream has task labels.
         hidden_task: number of the hidden task, equal for all its visits; None where nothing is
@@ -107,7 +62,7 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
 
     def __init__(
         self,
-        images: ImageDataset,
+        samples: Samples,
         context: Float64[Tensor, " dim"] | None,
         context_name: str,
         task_label: int | None = None,
@@ -115,13 +70,14 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
         hidden_kind: HiddenKind | None = None,
         draw: Draw | None = None,
     ) -> None:
-        super().__init__(dataset=_as_avalanche(images, task_label))
+        super().__init__(dataset=_as_avalanche(samples, task_label))
         if context is not None:
             self.context = context
         self.context_name = context_name
         self.hidden_task, self.hidden_kind = hidden_task, hidden_kind
         self.draw = draw
-        self.classes_in_this_experience: list[int] = images.targets.unique().tolist()
+        classes = [] if samples.targets.is_floating_point() else samples.targets.unique().tolist()
+        self.classes_in_this_experience: list[int] = classes
         self.task_label = 0 if task_label is None else task_label
         self.task_labels = [self.task_label]
 
@@ -133,11 +89,11 @@ class ContextExperience(DatasetExperience[AvalancheDataset]):
         return "return" if self.hidden_kind == "return" else "first"
 
 
-def _as_avalanche(images: ImageDataset, task_label: int | None) -> AvalancheDataset:
+def _as_avalanche(samples: Samples, task_label: int | None) -> AvalancheDataset:
     """The dataset as Avalanche wants it, with a constant task label: 0 where none is told."""
-    data: Any = images
-    targets: Any = images.targets
-    labels: Any = ConstantSequence(task_label or 0, len(images))
+    data: Any = samples
+    targets: Any = samples.targets
+    labels: Any = ConstantSequence(task_label or 0, len(samples))
     attributes = [DataAttribute(targets, "targets"), TaskLabels(labels)]
     return TaskAwareSupervisedClassificationDataset([data], data_attributes=attributes)
 
@@ -152,23 +108,35 @@ class StreamFacts:
         description: one sentence.
         topology: the space of the stream's contexts; where tasks are hidden, the simplex with one
             vertex per hidden task: the space of the truth.
-        classes: number of classes, the size of a network's output.
-        input_shape: channels, height and width of one image.
-        digest: short hash of the images the stream is made from.
+        outputs: size of a network's output: the number of classes, or of numbers to predict.
+        input_shape: of one sample: channels, height and width of an image, or so many numbers.
+        digest: short hash of the data the stream is made from.
         groups: the classes in groups, where of a sample only the outputs of its own group count,
             in training and in testing (the task is known); None where all outputs count.
         trained: for each coordinate of a context the range that training samples are drawn from,
             all at once; None where there is one experience per task.
+        regression: what is predicted where it is numbers; None where it is classes.
     """
 
     name: str
     description: str
     topology: Topology
-    classes: int
-    input_shape: tuple[int, int, int]
+    outputs: int
+    input_shape: tuple[int, ...]
     digest: str
     groups: tuple[tuple[int, ...], ...] | None = None
     trained: tuple[tuple[float, float], ...] | None = None
+    regression: Regression | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """What a score of this stream is."""
+        return "accuracy" if self.regression is None else "R²"
+
+    @property
+    def score(self) -> Score:
+        """Scores of samples; the score of an experience is their mean."""
+        return right if self.regression is None else self.regression.explained
 
 
 @final
@@ -199,8 +167,10 @@ class TaskStream(CLScenario[EagerCLStream[ContextExperience]]):
         self.facts = facts
         self.name, self.description = facts.name, facts.description
         self.topology, self.digest = facts.topology, facts.digest
-        self.classes, self.input_shape = facts.classes, facts.input_shape
+        self.outputs, self.input_shape = facts.outputs, facts.input_shape
         self.groups, self.trained = facts.groups, facts.trained
+        self.regression, self.score = facts.regression, facts.score
+        self.metric: Metric = facts.metric
 
     @property
     def at_once(self) -> bool:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry.topology import Circle, Interval, Simplex, Topology
-from cl_manifold.streams.benchmark import ContextExperience, ImageDataset, StreamFacts, TaskStream
+from cl_manifold.streams.benchmark import ContextExperience, StreamFacts, TaskStream
+from cl_manifold.streams.datasets import ImageDataset
 from cl_manifold.streams.images import ImageSet
 from cl_manifold.streams.transforms import add_noise, permute_pixels, rotate
 

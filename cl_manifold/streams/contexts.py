@@ -52,15 +52,15 @@ class PlannedStream:
         topology: the space of the contexts.
         contexts: one per task, in the order they will be learned (float64).
         names: the same for people.
-        classes: number of classes.
-        input_shape: channels, height and width of one image.
+        outputs: size of a network's output.
+        input_shape: of one sample.
     """
 
     topology: Topology
     contexts: Float[Tensor, "tasks dim"]
     names: tuple[str, ...]
-    classes: int
-    input_shape: tuple[int, int, int]
+    outputs: int
+    input_shape: tuple[int, ...]
 
 
 def planned_stream(make: Callable[..., TaskStream], options: StreamOptions) -> PlannedStream:
@@ -81,6 +81,6 @@ def planned_stream(make: Callable[..., TaskStream], options: StreamOptions) -> P
         stream.topology,
         stream.contexts(),
         tuple(experience.context_name for experience in stream.train_stream),
-        stream.classes,
+        stream.outputs,
         shape or stream.input_shape,
     )

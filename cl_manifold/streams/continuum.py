@@ -17,7 +17,8 @@ from torch import Tensor
 
 from cl_manifold.geometry.quadrature import combined
 from cl_manifold.geometry.topology import Circle, Interval, Product, Topology
-from cl_manifold.streams.benchmark import ContextExperience, ImageDataset, StreamFacts, TaskStream
+from cl_manifold.streams.benchmark import ContextExperience, StreamFacts, TaskStream
+from cl_manifold.streams.datasets import ImageDataset
 from cl_manifold.streams.images import ImageSet
 from cl_manifold.streams.pictures import load_pictures
 from cl_manifold.streams.transforms import add_noise_each, rotate_each
@@ -168,7 +169,7 @@ def build_continuum(family: Continuum, images: ImageSet, test_samples: int = 200
         name=f"{family.name}-{images.name}",
         description=f"{images.name}: {family.summary}",
         topology=family.topology,
-        classes=images.classes,
+        outputs=images.classes,
         input_shape=images.input_shape,
         digest=images.digest,
         trained=family.trained,

@@ -18,7 +18,6 @@ from cl_manifold.geometry.topology import Simplex
 from cl_manifold.streams.benchmark import (
     ContextExperience,
     HiddenKind,
-    ImageDataset,
     StreamFacts,
     TaskStream,
 )
@@ -30,6 +29,7 @@ from cl_manifold.streams.builders import (
     seeded,
     shuffled,
 )
+from cl_manifold.streams.datasets import ImageDataset
 from cl_manifold.streams.images import ImageSet
 from cl_manifold.streams.transforms import rotate
 

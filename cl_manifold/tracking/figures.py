@@ -23,10 +23,10 @@ from cl_manifold.tracking.style import (
     MISSING,
     ORANGE,
     SOFT,
-    accuracy_floor,
     as_is,
     legend,
     new_figure,
+    score_floor,
     signed,
     tidy,
 )
@@ -38,19 +38,23 @@ _BLUES = LinearSegmentedColormap.from_list(
 )
 
 
-def accuracy_matrix_figure(matrix: Float[ndarray, "T T"], names: Sequence[str]) -> Figure:
-    """R[i, j] as a heat map: accuracy on context j (columns) after training on i (rows).
+def score_matrix_figure(
+    matrix: Float[ndarray, "T T"], names: Sequence[str], metric: str = "accuracy"
+) -> Figure:
+    """R[i, j] as a heat map: the score on context j (columns) after training on i (rows).
 
     Cells that were not measured are grey; the diagonal, right after training, is framed.
     """
     count = len(matrix)
-    figure = new_figure(f"Accuracy after each task{_outcome(matrix)}", 1.9 + min(6.0, 0.42 * count))
+    figure = new_figure(
+        f"{metric.capitalize()} after each task{_outcome(matrix)}", 1.9 + min(6.0, 0.42 * count)
+    )
     axes = figure.add_subplot()
     tidy(axes, "evaluated on", "after training on")
     axes.grid(visible=False)
     axes.set_facecolor(MISSING)
     axes.spines[:].set_visible(False)
-    low = accuracy_floor(matrix.ravel().tolist())
+    low = score_floor(matrix.ravel().tolist())
     high = max(1.0 if low == 0 else 0.0, float(np.nanmax(matrix, initial=low + 0.05)))
     edges = np.arange(count + 1) - 0.5
     cells = axes.pcolormesh(
@@ -71,56 +75,66 @@ def accuracy_matrix_figure(matrix: Float[ndarray, "T T"], names: Sequence[str]) 
     return figure
 
 
-def accuracy_by_context_figure(
+def score_by_context_figure(
     contexts: Float[ndarray, "T dim"],
     names: Sequence[str],
-    final_acc: Float[ndarray, " T"],
-    after_training_acc: Float[ndarray, " T"],
+    scores: tuple[Float[ndarray, " T"], Float[ndarray, " T"]],
     unseen_contexts: Float[ndarray, "U dim"],
-    unseen_acc: Float[ndarray, " U"],
+    unseen_score: Float[ndarray, " U"],
     topology: Topology,
+    metric: str = "accuracy",
 ) -> Figure:
-    """Accuracy at the end of the stream against the context, with unseen contexts beside it.
+    """Scores at the end of the stream against the context, with unseen contexts beside it.
 
     On a circle or an interval the axis is the coordinate; elsewhere there is one bar per context.
+
+    Args:
+        contexts: of the tasks.
+        names: of the tasks.
+        scores: at the end, and right after training.
+        unseen_contexts: that were only tested.
+        unseen_score: at each of them.
+        topology: of the contexts.
+        metric: what a score is.
     """
-    title = f"Accuracy by context at the end: {_range(final_acc)}"
-    if np.isfinite(unseen_acc).any():
-        title += f"; unseen contexts {np.nanmean(unseen_acc):.3f} on average"
+    final_score, after_training = scores
+    title = f"{metric.capitalize()} by context at the end: {_range(final_score)}"
+    if np.isfinite(unseen_score).any():
+        title += f"; unseen contexts {np.nanmean(unseen_score):.3f} on average"
     figure = new_figure(title, 4.6)
     axes = figure.add_subplot()
-    tidy(axes, "context", "accuracy")
-    everything = [*final_acc.tolist(), *after_training_acc.tolist(), *unseen_acc.tolist()]
+    tidy(axes, "context", metric)
+    everything = [*final_score.tolist(), *after_training.tolist(), *unseen_score.tolist()]
     if isinstance(topology, Circle | Interval):
         seen, unseen = _along(topology, contexts), _along(topology, unseen_contexts)
-        low, inside = accuracy_floor(everything), "none"
+        low, inside = score_floor(everything), "none"
         _coordinate_axis(axes, topology)
-        axes.vlines(seen, after_training_acc, final_acc, color=BLUE, alpha=0.35, linewidth=2)
-        axes.plot(seen, final_acc, "o", color=BLUE, markersize=8, label="seen, at the end")
+        axes.vlines(seen, after_training, final_score, color=BLUE, alpha=0.35, linewidth=2)
+        axes.plot(seen, final_score, "o", color=BLUE, markersize=8, label="seen, at the end")
     else:
-        seen, unseen = np.arange(len(contexts)), len(contexts) + 0.5 + np.arange(len(unseen_acc))
-        low, inside = 0.0, "white"
-        axes.bar(seen, final_acc, color=BLUE, width=0.66, label="seen, at the end")
+        seen, unseen = np.arange(len(contexts)), len(contexts) + 0.5 + np.arange(len(unseen_score))
+        low, inside = min(0.0, score_floor(everything)), "white"
+        axes.bar(seen, final_score, color=BLUE, width=0.66, label="seen, at the end")
         _bar_names(axes, names)
-    if np.isfinite(after_training_acc).any():
+    if np.isfinite(after_training).any():
         axes.plot(
             seen,
-            after_training_acc,
+            after_training,
             "o",
             markerfacecolor=inside,
             markeredgecolor=INK,
             markersize=8,
             label="seen, right after training",
         )
-    if len(unseen_acc):
-        axes.plot(unseen, unseen_acc, "D", color=ORANGE, markersize=6, label="unseen contexts")
+    if len(unseen_score):
+        axes.plot(unseen, unseen_score, "D", color=ORANGE, markersize=6, label="unseen contexts")
     axes.set_ylim(low, 1.0 + 0.03 * (1 - low))
     legend(axes, 3, 0.17)
     return figure
 
 
-def learning_figure(matrix: Float[ndarray, "T T"]) -> Figure:
-    """Average accuracy over the experiences seen so far, after each experience."""
+def learning_figure(matrix: Float[ndarray, "T T"], metric: str = "accuracy") -> Figure:
+    """Average score over the experiences seen so far, after each experience."""
     count = len(matrix)
     average = np.array(
         [
@@ -128,13 +142,13 @@ def learning_figure(matrix: Float[ndarray, "T T"]) -> Figure:
             for i in range(count)
         ]
     )
-    title = "Average accuracy over the experiences seen so far"
+    title = f"Average {metric} over the experiences seen so far"
     known = average[np.isfinite(average)]
     if len(known):
         title += f": {known[0]:.3f} at first, {known[-1]:.3f} at the end"
     figure = new_figure(title, 4.2)
     axes = figure.add_subplot()
-    tidy(axes, "experiences seen", "accuracy")
+    tidy(axes, "experiences seen", metric)
     steps = np.arange(1, count + 1)
     diagonal = matrix.diagonal()
     size = 6 if count <= _MOST_NAMES else 3
@@ -156,7 +170,7 @@ def learning_figure(matrix: Float[ndarray, "T T"]) -> Figure:
         markersize=size,
         label="average over all seen",
     )
-    axes.set_ylim(accuracy_floor([*average.tolist(), *diagonal.tolist()]), 1.01)
+    axes.set_ylim(score_floor([*average.tolist(), *diagonal.tolist()]), 1.01)
     axes.set_xlim(0.5, count + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend(axes, 2, 0.18)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import final
 
 MINIBATCH = "_minibatch"
+_SCORES = {"accuracy": "continual/acc", "R²": "continual/r2"}
 _LONGEST = 250
 _ILLEGAL = re.compile(r"[^A-Za-z0-9_\-. :/]")
 _PHASE = re.compile(r"(train|eval)_phase")
@@ -39,6 +40,15 @@ _REACH_IN_TRAINING = {
     "Exp": "_experience",
     "Experience": "_experience",
 }
+
+
+def score_key(metric: str) -> str:
+    """The key of the mean score over the experiences so far.
+
+    >>> score_key("R²")
+    'continual/r2'
+    """
+    return _SCORES[metric]
 
 
 def short_key(name: str) -> tuple[str, int | None]:

@@ -16,22 +16,22 @@ from cl_manifold.errors import context_text
 from cl_manifold.tracking.page import Section, Table, number, render
 
 _LABELS = {
-    "acc": "final accuracy",
+    "score": "final score",
     "bwt": "backward transfer",
     "fwt": "forward transfer",
     "forgetting": "forgetting",
-    "learning_acc": "accuracy when learned",
-    "unseen_acc": "unseen contexts",
+    "learning_score": "score when learned",
+    "unseen_score": "unseen contexts",
     "control_points": "control points K",
     "stored_floats": "stored numbers",
     "model_floats": "numbers in the model",
     "train_seconds": "training (s)",
 }
-_NUMBERS = ("plasticity", "overshoot", "drift", "accuracy before", "right after", "at the end")
+_NUMBERS = ("plasticity", "overshoot", "drift", "score before", "right after", "at the end")
 _NOTE = (
     "Plasticity: freedom left at the context before training, 0 to 1. Overshoot: largest swing "
     "that the commit causes elsewhere. Drift: largest share of predictions at earlier contexts "
-    "that the commit changed. Accuracies are in [0, 1]. Of long coordinates the largest number and "
+    "that the commit changed. Of long coordinates the largest number and "
     "its place are shown; contexts.json has all."
 )
 _EVIDENCE = {
@@ -52,7 +52,7 @@ _WHY = (
     "shortfall are what training and the price surely change. Drift: share of predictions at "
     "earlier contexts that committing would change. Truth is for scoring only."
 )
-_DRAWN = ("manifold", "accuracy_by_context", "learning", "accuracy_matrix")
+_DRAWN = ("manifold", "score_by_context", "learning", "score_matrix")
 _MOST_ROWS, _MOST_NUMBERS = 40, 12
 """Of a matrix and of a coordinate: pages grow no faster than streams."""
 
@@ -62,30 +62,32 @@ class ReportData:
     """What a report shows.
 
     Attributes:
+        metric: what a score is, "accuracy" or "R²".
         title: the run in a few words.
         sentence: its result in one sentence.
         metrics: key numbers in the order of display; None where there is none.
         records: one row per experience.
-        matrix: R[i, j], accuracy on j after training on i; NaN where not measured.
+        matrix: R[i, j], the score on j after training on i; NaN where not measured.
         names: the contexts' names, one per experience.
-        final_acc: accuracy on each experience at the end of the stream.
+        final_score: score on each experience at the end of the stream.
         unseen_names: names of contexts that were only evaluated.
-        unseen_acc: accuracy at each of them.
+        unseen_score: score at each of them.
         config: key, value and source of every setting.
         environment: versions and the like.
-        figures: "manifold", "accuracy_by_context", "learning", "accuracy_matrix", each optional;
+        figures: "manifold", "score_by_context", "learning", "score_matrix", each optional;
             others follow at the end under their own names.
     """
 
+    metric: str
     title: str
     sentence: str
     metrics: Mapping[str, float | int | None]
     records: Sequence[TaskRecord]
     matrix: Float[ndarray, "T T"]
     names: Sequence[str]
-    final_acc: Float[ndarray, " T"]
+    final_score: Float[ndarray, " T"]
     unseen_names: Sequence[str]
-    unseen_acc: Float[ndarray, " U"]
+    unseen_score: Float[ndarray, " U"]
     config: Sequence[tuple[str, str, str]]
     environment: Mapping[str, str]
     figures: Mapping[str, Figure]
@@ -94,21 +96,25 @@ class ReportData:
 def render_report(data: ReportData) -> str:
     """The page as HTML text, without a reference to anything outside itself."""
     manifold, by_context, learning, matrix = map(data.figures.get, _DRAWN)
-    unseen = zip(data.unseen_names, map(number, data.unseen_acc.tolist()), strict=True)
-    unseen = Table(("unseen context", "accuracy"), tuple(unseen))
+    unseen = zip(data.unseen_names, map(number, data.unseen_score.tolist()), strict=True)
+    unseen = Table(("unseen context", data.metric), tuple(unseen))
     numbers, which = _matrix(data)
+    metric = data.metric.capitalize()
     sections = [
         Section("The manifold", figure=manifold),
-        Section("Accuracy by context", unseen, (), by_context, folded="Unseen contexts in numbers"),
+        Section(
+            f"{metric} by context", unseen, (), by_context, folded="Unseen contexts in numbers"
+        ),
         Section("Contexts and decisions", _decisions(data), (_NOTE,)),
         Section("Evidence", _evidence(data), (_WHY,)),
-        Section("Accuracy over the stream", figure=learning),
-        Section("Accuracy matrix", numbers, (), matrix, folded=f"The matrix in numbers{which}"),
+        Section(f"{metric} over the stream", figure=learning),
+        Section(f"{metric} matrix", numbers, (), matrix, folded=f"The matrix in numbers{which}"),
         *(Section(name, figure=f) for name, f in data.figures.items() if name not in _DRAWN),
         Section("Configuration", Table(("setting", "value", "from"), data.config)),
         Section("Environment", Table(("what", "version"), tuple(data.environment.items()))),
     ]
-    cards = [(_LABELS.get(key, key), _metric(key, value)) for key, value in data.metrics.items()]
+    labels = _LABELS | {"score": f"final {data.metric}"}
+    cards = [(labels.get(key, key), _metric(key, value)) for key, value in data.metrics.items()]
     texts = {"title": data.title, "sentence": data.sentence, "cards": cards}
     return render("run.html.jinja", sections=sections, **texts)
 
@@ -118,9 +124,11 @@ def _decisions(data: ReportData) -> Table:
         (
             *(str(r.experience), r.name, _coordinate(r.context)),
             *(r.context_source, r.decision),
-            *map(number, (r.plasticity, r.overshoot, r.drift, r.zero_shot_acc, r.acc, float(end))),
+            *map(
+                number, (r.plasticity, r.overshoot, r.drift, r.zero_shot_score, r.score, float(end))
+            ),
         )
-        for r, end in zip(data.records, data.final_acc, strict=True)
+        for r, end in zip(data.records, data.final_score, strict=True)
     ]
     head = ("experience", "context", "coordinate", "source", "decision", *_NUMBERS)
     return Table(head, rows, ("experience", "coordinate", *_NUMBERS), tagged="decision")
@@ -148,7 +156,7 @@ def _evidence(data: ReportData) -> Table:
 
 
 def _matrix(data: ReportData) -> tuple[Table, str]:
-    """The accuracy matrix in numbers, of a long stream a part, and which part."""
+    """The matrix in numbers, of a long stream a part, and which part."""
     count = len(data.names)
     step = max(1, -(-count // _MOST_ROWS))
     places = sorted({*range(0, count, step), *range(count)[-1:]})

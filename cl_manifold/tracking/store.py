@@ -198,7 +198,7 @@ def _how_far(store: Store, run_id: str) -> str:
     """Status of a run without a result, and how many of its experiences are learned."""
     with store_errors(f"look at run {run_id}"):
         run = store.client.get_run(run_id)
-        done = len(store.client.get_metric_history(run_id, "continual/acc"))
+        done = len(store.client.get_metric_history(run_id, "task/seconds"))
     total = run.data.params.get("stream.contexts", "?")
     return f"is {run.info.status} and has no result; {done} of {total} experiences are learned"
 

@@ -84,7 +84,9 @@ def hues(positions: Float[ndarray, " n"], cyclic: bool) -> Float[ndarray, "n 3"]
     return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
-def accuracy_floor(values: Sequence[float]) -> float:
-    """A round lower end for an axis of accuracies, 0 if any is below a half."""
+def score_floor(values: Sequence[float]) -> float:
+    """A round lower end for an axis of scores: 0 if any is below a half, down to −1 below 0."""
     lowest = min((value for value in values if np.isfinite(value)), default=0.0)
+    if lowest < 0:
+        return max(-1.0, float(np.floor(10 * lowest) / 10))
     return 0.0 if lowest < 0.5 else float(np.floor(20 * lowest - 0.4) / 20)

@@ -15,13 +15,14 @@ TAG = f"mlflow.sharedViewState.{VIEW}"
 
 COLUMNS = (
     "metrics.`continual/acc`",
+    "metrics.`continual/r2`",
     "metrics.`continual/bwt`",
     "metrics.`continual/forgetting`",
-    "metrics.`continual/unseen_acc`",
+    "metrics.`continual/unseen_score`",
     "metrics.`manifold/stored_ratio`",
     "tags.`context_at_test`",
 )
-"""Accuracy, backward transfer, forgetting, unseen contexts, memory ÷ model, context at test."""
+"""Accuracy or R², backward transfer, forgetting, unseen contexts, memory ÷ model, context."""
 
 
 def view_tag() -> dict[str, str]:

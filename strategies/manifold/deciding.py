@@ -260,7 +260,7 @@ class Decider:
             return
         text = (
             f"{context_text(evidence.context)} of a finished task that it contradicts (accuracy "
-            f"{evidence.zero_shot_acc:.2f}, loss {evidence.zero_shot_loss:.2f} against "
+            f"{evidence.zero_shot_score:.2f}, loss {evidence.zero_shot_loss:.2f} against "
             f"{evidence.reference_loss:.2f})"
         )
         if self._is_given:

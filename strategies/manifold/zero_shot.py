@@ -45,7 +45,7 @@ def zero_shot(
         context=tuple(context.tolist()),
         visited=found is not None,
         zero_shot_loss=float(here.mean()),
-        zero_shot_acc=float((logits.argmax(-1) == support.y).float().mean()),
+        zero_shot_score=float((logits.argmax(-1) == support.y).float().mean()),
         reference_loss=float(reference.losses.mean()),
         p_value=return_test(doubt(here.cpu()), doubt(reference.losses), generator),
         plasticity=manifold.plasticity(context),

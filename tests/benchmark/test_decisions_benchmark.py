@@ -40,7 +40,7 @@ def alone(resolved: Resolved, experience: int) -> float:
     trial = Trial(replace(resolved, config=replace(resolved.config, strategy=naive)))
     stream = trial.stream
     trial.strategy.train(stream.train_stream[experience], eval_streams=[])
-    return trial.accuracy.measure(trial.strategy, [stream.test_stream[experience]])[0]
+    return trial.scores.measure(trial.strategy, [stream.test_stream[experience]])[0]
 
 
 def deciding_share(result: Result) -> float:
@@ -68,10 +68,10 @@ def test_recurring(stream: str, tmp_path: Path) -> None:
         own = {names[i]: alone(resolved, i) for i in firsts}
         separate = mean(own[name] for name in names)
         f1, points = found.decision_f1 or 0.0, float(found.control_points or 0)
-        rows.append((f1, found.acc, separate, points, deciding_share(found)))
-        line(f"{stream}, seed {seed}", f1=f1, acc=found.acc, separate=separate, K=points)
+        rows.append((f1, found.score, separate, points, deciding_share(found)))
+        line(f"{stream}, seed {seed}", f1=f1, score=found.score, separate=separate, K=points)
     f1, acc, separate, points, share = (mean(column) for column in zip(*rows, strict=True))
-    line(stream, f1=f1, acc=acc, separate=separate, K=points, deciding=share)
+    line(stream, f1=f1, score=acc, separate=separate, K=points, deciding=share)
     assert f1 >= 0.95
     assert acc >= separate - 0.01
     assert points <= 6
@@ -100,7 +100,7 @@ def test_ctrl(variant: str, tmp_path: Path) -> None:
         resolved = settings("ctrl-digits", seed, tmp_path, **{"stream.variant": variant})
         found = run(resolved)
         scores.append(found.decision_f1 or 0.0)
-        last.append(found.decisions[-1]["final_acc"] or 0.0)
+        last.append(found.decisions[-1]["final_score"] or 0.0)
         own.append(alone(resolved, len(found.decisions) - 1))
     line(f"ctrl-digits {variant}", f1=mean(scores), last=mean(last), alone=mean(own))
     assert mean(scores) >= 0.9
@@ -121,11 +121,16 @@ def test_growing_from_one_control_point(limit: int, bar: float, tmp_path: Path) 
         fixed = run(settings("rotated-mnist", seed, tmp_path))
         ratio = found.train_seconds / fixed.train_seconds
         points = float(found.control_points or 0)
-        rows.append((found.acc, found.unseen_acc or 0.0, points, ratio, deciding_share(found)))
-        line(f"rotated-mnist from K = 1, seed {seed}", acc=found.acc, K=points, time=ratio)
+        rows.append((found.score, found.unseen_score or 0.0, points, ratio, deciding_share(found)))
+        line(f"rotated-mnist from K = 1, seed {seed}", score=found.score, K=points, time=ratio)
     acc, unseen, points, ratio, share = (mean(column) for column in zip(*rows, strict=True))
     line(
-        f"rotated-mnist, K ≤ {limit}", acc=acc, unseen=unseen, K=points, time=ratio, deciding=share
+        f"rotated-mnist, K ≤ {limit}",
+        score=acc,
+        unseen=unseen,
+        K=points,
+        time=ratio,
+        deciding=share,
     )
     assert acc >= bar
     assert unseen >= bar - 0.002

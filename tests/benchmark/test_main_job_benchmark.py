@@ -53,7 +53,7 @@ def row(words: str, folder: Path) -> str:
 
     stored = mean(r["stored_floats"] / r["model_floats"] for r in found)
     return (
-        f"| `{words}` | {found[0]['context_at_test']} | {cell('acc')} | {cell('unseen_acc')} | "
+        f"| `{words}` | {found[0]['context_at_test']} | {cell('acc')} | {cell('unseen_score')} | "
         f"{cell('bwt', '+.3f')} | {cell('forgetting')} | {stored:.2f} |"
     )
 

@@ -69,7 +69,7 @@ def codes(count: int, seed: int) -> dict[str, Basis]:
 def accuracy(stream: TaskStream, seed: int, extra: Sequence[SupervisedPlugin]) -> float:
     """Mean over the tasks of the accuracy right after training."""
     torch.manual_seed(seed)
-    net = mlp(stream.input_shape, (64, 64), stream.classes)
+    net = mlp(stream.input_shape, (64, 64), stream.outputs)
     strategy = Naive(
         model=net,
         optimizer=torch.optim.Adam(net.parameters(), lr=1e-3),

@@ -246,7 +246,7 @@ def wide(size: int, outputs: int) -> Any:
 def split_accuracies(stream: Any, epochs: int, batch: int) -> tuple[list[float], list[float]]:
     """Five tasks of two classes with bare defaults: accuracy on training and on test images."""
     plugin, scores = WeightManifoldPlugin(Vertices(5), contexts=vertices(5)), Scores()
-    net = wide(int(torch.tensor(stream.input_shape).prod()), stream.classes)
+    net = wide(int(torch.tensor(stream.input_shape).prod()), stream.outputs)
     adam = torch.optim.Adam(net.parameters(), lr=0.001)
     settings = {"train_epochs": epochs, "train_mb_size": batch, "eval_mb_size": 10_000}
     strategy = naive(plugin, net, InMemoryLoaderPlugin(), scores, optimizer=adam, **settings)

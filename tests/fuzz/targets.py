@@ -213,7 +213,7 @@ class Files:
         )
         folder = create(self.folder / "runs", start)
         for step in range(3):
-            folder.append({"metrics": [("acc", 0.5, 1, step)]}, {f"{step}.txt": b"text"})
+            folder.append({"metrics": [("score", 0.5, 1, step)]}, {f"{step}.txt": b"text"})
         folder.close()
         files = [p for p in sorted(folder.path.rglob("*")) if p.is_file() and p.stat().st_size]
         path = rng.choice([p for p in files if p.name != "lock"])

@@ -23,29 +23,29 @@ def test_every_strategy_runs_and_is_recorded(call: Call, tmp_path: Path, strateg
     assert code == 0, err
     result = json.loads(out)
     assert (result["stream"], result["strategy"]) == ("rotation-digits", strategy)
-    assert 0 < result["acc"] <= 1
-    assert 0 <= result["unseen_acc"] <= 1
+    assert 0 < result["score"] <= 1
+    assert 0 <= result["unseen_score"] <= 1
     assert result["context_at_test"] == ("not used" if strategy == "joint" else "given")
     assert result["replay_samples"] == 0
-    assert [result[k] for k in ("bwt", "forgetting", "fwt", "learning_acc")] == [None] * 4
-    *others, last = result["accuracy_matrix"]
+    assert [result[k] for k in ("bwt", "forgetting", "fwt", "learning_score")] == [None] * 4
+    *others, last = result["score_matrix"]
     assert others == [[None] * 18] * 17
-    assert result["acc"] == pytest.approx(sum(last) / 18)
+    assert result["score"] == pytest.approx(sum(last) / 18)
     assert "18 contexts at once" in err
     (run,) = client(tmp_path).search_runs(["1"])
     assert run.info.status == "FINISHED"
     assert run.data.params["training.steps"] == "12"
     assert run.data.params["stream.images"] == "digits"
-    assert run.data.metrics["continual/unseen_acc"] == pytest.approx(result["unseen_acc"])
+    assert run.data.metrics["continual/unseen_score"] == pytest.approx(result["unseen_score"])
     files = {file.path for file in client(tmp_path).list_artifacts(run.info.run_id)}
-    assert {"report.html", "accuracy_by_context.png", "contexts.json", "result.json"} <= files
+    assert {"report.html", "score_by_context.png", "contexts.json", "result.json"} <= files
 
 
 def test_the_usual_strategy_is_the_manifold_and_the_seed_decides(call: Call) -> None:
     words = ("run", "rotation-noise", *TINY, "--json", "--seed")
     results = [json.loads(call(*words, seed)[1]) for seed in ("1", "1", "2")]
     assert {result["strategy"] for result in results} == {"joint-manifold"}
-    matrices = [result["accuracy_matrix"] for result in results]
+    matrices = [result["score_matrix"] for result in results]
     assert matrices[0] == matrices[1]
     assert matrices[0] != matrices[2]
     assert len(matrices[0]) == 27
@@ -59,8 +59,8 @@ def test_a_comparison_has_the_ordinary_table(call: Call, tmp_path: Path) -> None
     assert {row["label"] for row in result["rows"]} == {"film", "joint-manifold:interval"}
     for row in result["rows"]:
         assert (row["seeds"], row["bwt"], row["context"]) == (2, None, "given")
-        assert row["acc_sd"] is not None
-        assert row["unseen_acc"] is not None
+        assert row["score_sd"] is not None
+        assert row["unseen_score"] is not None
     ratio = {row["label"]: row["memory_ratio"] for row in result["rows"]}
     assert ratio["joint-manifold:interval"] == pytest.approx(2)
     assert len(client(tmp_path).search_runs(["1"])) == 5

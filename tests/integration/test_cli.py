@@ -36,8 +36,8 @@ def test_a_run_leaves_everything_in_mlflow(call: Call, tmp_path: Path) -> None:
     run = only_run(tmp_path)
     assert run.info.run_id == result["run_id"]
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == f"weight-manifold {result['acc']:.3f} · seed 3"
-    assert run.data.metrics["continual/acc"] == pytest.approx(result["acc"])
+    assert run.info.run_name == f"weight-manifold {result['score']:.3f} · seed 3"
+    assert run.data.metrics["continual/acc"] == pytest.approx(result["score"])
     ratio = result["stored_floats"] / result["model_floats"]
     assert run.data.metrics["manifold/stored_ratio"] == pytest.approx(ratio)
     assert run.data.tags["context_at_test"] == result["context_at_test"] == "given"
@@ -58,8 +58,8 @@ def test_a_run_leaves_everything_in_mlflow(call: Call, tmp_path: Path) -> None:
         "manifold.safetensors",
         "manifold.json",
         "manifold.png",
-        "accuracy_matrix.png",
-        "accuracy_by_context.png",
+        "score_matrix.png",
+        "score_by_context.png",
         "learning.png",
     }
     folder = Path(run.info.artifact_uri.removeprefix("file://"))
@@ -76,12 +76,13 @@ def test_the_json_has_the_promised_fields_and_consistent_numbers(call: Call) -> 
     _, out, _ = call("run", *TINY, "--json")
     r = json.loads(out)
     assert list(r) == [
-        "run_id", "stream", "strategy", "seed", "acc", "bwt", "forgetting", "fwt", "learning_acc",
-        "unseen_acc", "accuracy_matrix", "control_points", "stored_floats", "model_floats",
-        "replay_samples", "train_seconds", "context_at_test", "decision_f1", "decisions",
+        "run_id", "stream", "strategy", "seed", "metric", "score", "acc", "rmse", "bwt",
+        "forgetting", "fwt", "learning_score", "unseen_score", "score_matrix", "control_points",
+        "stored_floats", "model_floats", "replay_samples", "train_seconds", "context_at_test",
+        "decision_f1", "decisions",
     ]  # fmt: skip
-    matrix = r["accuracy_matrix"]
-    assert r["acc"] == pytest.approx(sum(matrix[-1]) / 3)
+    matrix = r["score_matrix"]
+    assert r["score"] == pytest.approx(sum(matrix[-1]) / 3)
     assert r["bwt"] == pytest.approx(sum(matrix[-1][j] - matrix[j][j] for j in (0, 1)) / 2)
     assert r["control_points"] == 9
     assert r["stored_floats"] > 9 * r["model_floats"]
@@ -89,9 +90,9 @@ def test_the_json_has_the_promised_fields_and_consistent_numbers(call: Call) -> 
     assert first["decision"] == "place"
     assert first["context_source"] == "given"
     assert first["plasticity"] == pytest.approx(1)
-    assert first["acc"] == matrix[0][0]
-    assert first["final_acc"] == matrix[-1][0]
-    assert r["decisions"][1]["zero_shot_acc"] == matrix[0][1]
+    assert first["score"] == matrix[0][0]
+    assert first["final_score"] == matrix[-1][0]
+    assert r["decisions"][1]["zero_shot_score"] == matrix[0][1]
 
 
 @pytest.mark.parametrize("strategy", ["weight-manifold", "naive", "ewc", "joint"])
@@ -99,9 +100,9 @@ def test_the_same_seed_gives_the_same_matrix(call: Call, strategy: str) -> None:
     words = ("run", "split-digits", "--strategy", strategy, "--set", "stream.contexts=2")
     words += ("--epochs", "1", "--set", "stream.samples=48", "--json")
     first, second = (json.loads(call(*words)[1]) for _ in range(2))
-    assert first["accuracy_matrix"] == second["accuracy_matrix"]
+    assert first["score_matrix"] == second["score_matrix"]
     other = json.loads(call(*words, "--seed", "1")[1])
-    assert other["accuracy_matrix"] != first["accuracy_matrix"]
+    assert other["score_matrix"] != first["score_matrix"]
     expected = "given" if strategy == "weight-manifold" else "not used"
     assert first["context_at_test"] == expected
 
@@ -127,7 +128,7 @@ def test_show_prints_matrix_contexts_and_decisions(call: Call) -> None:
     code, text, _ = call("show", result["run_id"][:8])
     assert code == 0
     assert "Contexts and decisions" in text
-    assert f"{result['acc']:.3f}" in text
+    assert f"{result['score']:.3f}" in text
     assert json.loads(call("show", "last", "--json")[1])["run_id"] == result["run_id"]
     code, _, err = call("show", "zzzz")
     assert code == 1
@@ -207,7 +208,7 @@ def test_settings_come_from_file_environment_and_command_line(
     code, out, err = call("run", "--config", str(file), "--set", "topology.harmonics=1", "--json")
     assert code == 0, err
     result = json.loads(out)
-    assert len(result["accuracy_matrix"]) == 3
+    assert len(result["score_matrix"]) == 3
     assert result["control_points"] == 3
     params = only_run(tmp_path).data.params
     assert params["network.hidden"] == "32"

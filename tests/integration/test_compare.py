@@ -17,7 +17,7 @@ def matrices(folder: Path, parent: Any) -> dict[tuple[str, str], Any]:
     """Accuracy matrices of a comparison by label and seed."""
     found = {}
     for name, (run,) in children(folder, parent).items():
-        found[name] = json.loads((folder_of(run) / "result.json").read_text())["accuracy_matrix"]
+        found[name] = json.loads((folder_of(run) / "result.json").read_text())["score_matrix"]
     return found
 
 
@@ -25,11 +25,11 @@ def check_metrics(parent: Any, rows: Any, accs: list[float], folder: Path) -> No
     """Means over seeds under the names of the runs; no seeds as steps."""
     shown = parent.data.metrics
     assert shown["continual/acc/naive"] == pytest.approx(sum(accs) / 2)
-    assert shown["continual/acc_sd/naive"] == pytest.approx(abs(accs[0] - accs[1]) / 2**0.5)
+    assert shown["continual/score_sd/naive"] == pytest.approx(abs(accs[0] - accs[1]) / 2**0.5)
     assert shown["continual/bwt/naive"] == pytest.approx(rows["naive"]["bwt"])
     assert shown["continual/forgetting/naive"] == pytest.approx(rows["naive"]["forgetting"])
     assert shown["manifold/stored_ratio/naive"] == 1.0
-    assert shown["continual/acc/weight-manifold:spline"] == rows["weight-manifold:spline"]["acc"]
+    assert shown["continual/acc/weight-manifold:spline"] == rows["weight-manifold:spline"]["score"]
     history = client(folder).get_metric_history(parent.info.run_id, "continual/acc/naive")
     assert [m.step for m in history] == [0]
 
@@ -59,14 +59,14 @@ def test_a_comparison_leaves_a_parent_a_child_per_run_and_reports(
     assert spline.info.run_name.startswith("weight-manifold:spline 0.")
     accs = [run.data.metrics["continual/acc"] for (run,) in (found["naive", s] for s in "02")]
     rows = {row["label"]: row for row in result["rows"]}
-    assert rows["naive"]["acc"] == pytest.approx(sum(accs) / 2)
+    assert rows["naive"]["score"] == pytest.approx(sum(accs) / 2)
     assert rows["naive"]["seeds"] == 2
     assert rows["naive"]["context"] == "not used"
     assert rows["weight-manifold:spline"]["context"] == "given"
     assert result["problems"] == []
     check_metrics(parent, rows, accs, tmp_path)
     files = {file.name for file in folder_of(parent).iterdir()}
-    assert files >= {"comparison.json", "rows.json", "report.md", "report.html", "acc.png"}
+    assert files >= {"comparison.json", "rows.json", "report.md", "report.html", "score.png"}
     kept = json.loads((folder_of(parent) / "comparison.json").read_text())
     assert kept["rows"] == result["rows"]
     assert len(kept["children"]) == 4
@@ -77,7 +77,7 @@ def test_a_comparison_leaves_a_parent_a_child_per_run_and_reports(
     )
     assert "2 strategies on rotated-digits, seeds 0, 2, 4 runs" in err
     assert "workflowType=machine_learning" in err
-    assert f"{rows['naive']['acc']:.3f}" in call("show", "last")[1]
+    assert f"{rows['naive']['score']:.3f}" in call("show", "last")[1]
 
 
 def test_a_grid_over_the_data_ranks_within_equal_data(call: Call, tmp_path: Path) -> None:

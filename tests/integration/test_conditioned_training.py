@@ -13,7 +13,7 @@ from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Fourier, TensorProduct
 from cl_manifold.manifold.module import ManifoldModule
 from cl_manifold.manifold.natural_step import NaturalStep
-from cl_manifold.strategies import AccuracyPlugin, InMemoryLoaderPlugin
+from cl_manifold.strategies import InMemoryLoaderPlugin, ScorePlugin
 from cl_manifold.strategies.conditioned import (
     ConditionedTraining,
     conditioned_benchmark,
@@ -104,7 +104,7 @@ def test_contexts_survive_subsets_replay_and_joining() -> None:
 def test_training_on_all_contexts_at_once_learns_the_turning_line() -> None:
     parts = [samples(300, seed) for seed in (0, 1)]
     benchmark = conditioned_benchmark(parts, [samples(300, 9)])
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     net = ManifoldModule(nn.Linear(2, 2), Fourier(1))
     optimizer = NaturalStep(torch.optim.SGD(net.parameters(), lr=0.2, momentum=0.9), net)
     strategy = strategy_of(net, accuracy, optimizer=optimizer, train_epochs=10)

@@ -87,8 +87,8 @@ def test_a_comparison_is_the_same_on_every_store(address: str, tmp_path: Path) -
     alone = tmp_path / "alone"
     alone.mkdir()
     known = json.loads(called(alone, *COMPARE))
-    assert [(row["label"], row["acc"], row["unseen_acc"]) for row in result["rows"]] == [
-        (row["label"], row["acc"], row["unseen_acc"]) for row in known["rows"]
+    assert [(row["label"], row["score"], row["unseen_score"]) for row in result["rows"]] == [
+        (row["label"], row["score"], row["unseen_score"]) for row in known["rows"]
     ]
     client = MlflowClient(address)
     [experiment] = [e for e in client.search_experiments() if e.name == "cl-manifold"]

@@ -53,22 +53,22 @@ def test_every_strategy_runs(
     monkeypatch.chdir(tmp_path)
     result = run_of(strategy, tmp_path, empty_store)
     assert result.strategy == strategy
-    assert 0 < result.acc < 1
-    assert result.unseen_acc is not None
-    assert 0 <= result.unseen_acc < 1
+    assert 0 < result.score < 1
+    assert result.unseen_score is not None
+    assert 0 <= result.unseen_score < 1
     assert result.context_at_test == ("given" if strategy in TOLD else "not used")
     assert result.replay_samples == SAMPLES.get(strategy, 0)
     assert result.stored_floats is not None
     assert result.replay_samples is not None
     assert result.stored_floats >= result.model_floats + 256 * result.replay_samples
     if strategy in AT_ONCE:
-        assert result.accuracy_matrix[:2] == [[None] * 3] * 2
-        assert (result.bwt, result.forgetting, result.fwt, result.learning_acc) == (None,) * 4
+        assert result.score_matrix[:2] == [[None] * 3] * 2
+        assert (result.bwt, result.forgetting, result.fwt, result.learning_score) == (None,) * 4
     else:
-        diagonal = [result.accuracy_matrix[i][i] for i in range(3)]
-        assert result.learning_acc == pytest.approx(sum(d or math.nan for d in diagonal) / 3)
+        diagonal = [result.score_matrix[i][i] for i in range(3)]
+        assert result.learning_score == pytest.approx(sum(d or math.nan for d in diagonal) / 3)
         assert result.bwt is not None
-    assert result.decisions[2]["final_acc"] == result.accuracy_matrix[-1][2]
+    assert result.decisions[2]["final_score"] == result.score_matrix[-1][2]
 
 
 def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
@@ -78,7 +78,7 @@ def matrix_of(strategy: str, seed: int) -> list[list[float | None]]:
     trial = Trial(resolve([("test", TINY | more)]))
     for _ in trial.steps():
         pass
-    return trial.result("").accuracy_matrix
+    return trial.result("").score_matrix
 
 
 @pytest.mark.parametrize("strategy", OF_TASKS)

@@ -15,9 +15,9 @@ from cl_manifold.experiments.config import RunConfig, resolve
 from cl_manifold.experiments.names import STRATEGIES
 from cl_manifold.geometry import Bernstein, Circle, Fourier, Simplex, Vertices
 from cl_manifold.strategies import (
-    AccuracyPlugin,
     ContextFeatures,
     ContextInput,
+    ScorePlugin,
     SeparateNetworks,
 )
 from cl_manifold.strategies.separate import Visits
@@ -205,7 +205,7 @@ def test_separate_networks_are_trained_alone() -> None:
     again.train(stream.train_stream[0], eval_streams=[])
     assert torch.equal(weights(again), plugin_weights[0])
     assert not torch.equal(plugin_weights[0], plugin_weights[1])
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     built, stream = trained("separate", accuracy)
     live = weights(built)
     found = accuracy.measure(built, stream.test_stream)
@@ -228,7 +228,7 @@ def test_a_context_that_returns_finds_its_network() -> None:
 
 @pytest.mark.parametrize("strategy", ["separate", "packnet"])
 def test_nothing_is_forgotten(strategy: str) -> None:
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     built, stream = made(config_of(strategy), accuracy)
     right_after: list[float] = []
     for step, experience in enumerate(stream.train_stream):
@@ -299,7 +299,7 @@ def test_every_sample_comes_with_the_features_of_its_context(strategy: str) -> N
 
 
 def test_chance_is_chance_and_trains_nothing() -> None:
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     everything: dict[str, Any] = {"stream.test_samples": None}
     config = config_of("random", **everything)
     built, stream = made(config, accuracy)
@@ -311,7 +311,7 @@ def test_chance_is_chance_and_trains_nothing() -> None:
     tested = sum(len(experience.dataset) for experience in stream.test_stream)
     deviation = (0.1 * 0.9 / tested) ** 0.5
     assert abs(sum(found) / 3 - 0.1) < 4 * deviation
-    again = AccuracyPlugin()
+    again = ScorePlugin()
     assert again.measure(made(config, again)[0], stream.test_stream) == found
 
 

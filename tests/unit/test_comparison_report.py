@@ -53,17 +53,18 @@ def outcome(label: str, seed: int, final: float, context: str, memory: float = 1
         matrix = [[None] * 3, [None] * 3, matrix[2]]
     result: dict[str, Any] = {
         "strategy": label.partition(":")[0],
-        "acc": final + noise,
+        "score": final + noise,
         "bwt": -0.1,
         "forgetting": 0.1,
         "fwt": 0.05,
-        "unseen_acc": 0.8 if label == "weight-manifold" else None,
-        "learning_acc": 0.875,
-        "accuracy_matrix": matrix,
+        "unseen_score": 0.8 if label == "weight-manifold" else None,
+        "learning_score": 0.875,
+        "score_matrix": matrix,
         "stored_floats": int(1000 * memory),
         "model_floats": 1000,
         "replay_samples": 500 if label == "replay" else 0,
         "train_seconds": 2.0 + seed,
+        "metric": "accuracy",
         "context_at_test": context,
     }
     return Outcome(label, seed, result)
@@ -103,13 +104,13 @@ def dots(axes: Axes) -> list[tuple[list[float], list[float], str]]:
 
 
 def test_acc_shows_every_seed_in_the_colour_of_its_context(rows: list[Row]) -> None:
-    figure = comparison_figures(outcomes(), rows)["acc"]
+    figure = comparison_figures(outcomes(), rows)["score"]
     [axes] = figure.axes
     assert [text.get_text() for text in axes.get_yticklabels()] == [row.label for row in rows]
     found = dots(axes)
     assert len(found) == 5
     for place, (row, (accs, places, colour)) in enumerate(zip(rows, found, strict=True)):
-        expected = [o.result["acc"] for o in outcomes() if o.label == row.label and o.result]
+        expected = [o.result["score"] for o in outcomes() if o.label == row.label and o.result]
         assert accs == expected
         assert places == [place] * 3
         assert colour == CONTEXTS[row.context].lower()
@@ -119,7 +120,7 @@ def test_acc_shows_every_seed_in_the_colour_of_its_context(rows: list[Row]) -> N
 
 
 def texts(row: Row) -> str:
-    return f"{row.acc:.3f} ± {row.acc_sd:.3f}"
+    return f"{row.score:.3f} ± {row.score_sd:.3f}"
 
 
 def test_learning_is_the_mean_over_seeds_and_joint_a_level_line(rows: list[Row]) -> None:
@@ -141,7 +142,7 @@ def test_learning_is_the_mean_over_seeds_and_joint_a_level_line(rows: list[Row])
 def test_rows_that_were_not_fully_measured_leave_gaps() -> None:
     single = outcome("naive", 0, 0.5, "not used")
     assert single.result is not None
-    single.result["accuracy_matrix"][1][0] = None
+    single.result["score_matrix"][1][0] = None
     figure = comparison_figures([single], rows_of([single]))["learning"]
     assert dots(figure.axes[0])[0][0] == [1, 3]
 
@@ -194,9 +195,9 @@ def test_perfect_accuracies_have_a_readable_axis() -> None:
     made = [outcome("joint", seed, 1.0, "not used") for seed in (0, 1)]
     for one in made:
         assert one.result is not None
-        one.result["acc"] = 1.0  # type: ignore[index]
+        one.result["score"] = 1.0  # type: ignore[index]
     figures = comparison_figures(made, rows_of(made))
-    for which, name in (("acc", "x"), ("memory", "y")):
+    for which, name in (("score", "x"), ("memory", "y")):
         axis = getattr(figures[which].axes[0], f"{name}axis")
         low, high = axis.get_view_interval()
         assert low < 0.99 < 1.0 < high

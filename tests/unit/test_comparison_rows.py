@@ -16,13 +16,14 @@ AT_ONCE: list[list[float | None]] = [[None, None], [0.7, 0.8]]
 def outcome(label: str, seed: int, acc: float, **changes: Any) -> Outcome:
     result: dict[str, Any] = {
         "strategy": label.partition(":")[0],
-        "acc": acc,
+        "metric": "accuracy",
+        "score": acc,
         "bwt": -0.2,
         "forgetting": 0.2,
         "fwt": 0.1,
-        "unseen_acc": None,
-        "learning_acc": 0.85,
-        "accuracy_matrix": IN_TURN,
+        "unseen_score": None,
+        "learning_score": 0.85,
+        "score_matrix": IN_TURN,
         "stored_floats": 100,
         "model_floats": 100,
         "replay_samples": 0,
@@ -36,11 +37,11 @@ def test_a_row_is_the_mean_over_seeds() -> None:
     values = [0.80, 0.83, 0.91]
     [row] = rows_of([outcome("ewc", i, a, bwt=-a, fwt=a / 2) for i, a in enumerate(values)])
     assert (row.label, row.strategy, row.seeds, row.context) == ("ewc", "ewc", 3, "not used")
-    assert row.acc == pytest.approx(np.mean(values))
-    assert row.acc_sd == pytest.approx(np.std(values, ddof=1))
+    assert row.score == pytest.approx(np.mean(values))
+    assert row.score_sd == pytest.approx(np.std(values, ddof=1))
     assert row.bwt == pytest.approx(-np.mean(values))
     assert row.fwt == pytest.approx(np.mean(values) / 2)
-    assert (row.forgetting, row.learning_acc, row.unseen_acc) == (
+    assert (row.forgetting, row.learning_score, row.unseen_score) == (
         pytest.approx(0.2),
         pytest.approx(0.85),
         None,
@@ -74,11 +75,11 @@ def test_equal_rows_are_both_best() -> None:
 
 
 def test_what_learns_everything_at_once_has_no_transfer() -> None:
-    joint = outcome("joint", 0, 0.75, accuracy_matrix=AT_ONCE, bwt=0.0, fwt=0.0, forgetting=0.0)
+    joint = outcome("joint", 0, 0.75, score_matrix=AT_ONCE, bwt=0.0, fwt=0.0, forgetting=0.0)
     [row] = rows_of([joint])
-    assert (row.bwt, row.forgetting, row.fwt, row.learning_acc) == (None, None, None, None)
-    assert row.acc == 0.75
-    assert row.acc_sd is None
+    assert (row.bwt, row.forgetting, row.fwt, row.learning_score) == (None, None, None, None)
+    assert row.score == 0.75
+    assert row.score_sd is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_what_learns_everything_at_once_has_no_transfer() -> None:
     [(IN_TURN, True), (AT_ONCE, False), ([[float("nan")]], False), ([[0.9]], True)],
 )
 def test_the_diagonal_tells_whether_tasks_came_in_turn(matrix: Any, expected: bool) -> None:
-    assert learned_in_sequence({"accuracy_matrix": matrix}) is expected
+    assert learned_in_sequence({"score_matrix": matrix}) is expected
 
 
 def test_memory_replay_and_time_are_ratios_and_counts() -> None:
@@ -116,10 +117,10 @@ def test_problems_and_missing_numbers_leave_gaps() -> None:
         outcome("si", 0, float("nan")),
         Outcome("packnet", 0, None, "needs a split stream"),
     ]
-    del outcomes[0].result["replay_samples"], outcomes[0].result["learning_acc"]  # type: ignore[index,attr-defined]
+    del outcomes[0].result["replay_samples"], outcomes[0].result["learning_score"]  # type: ignore[index,attr-defined]
     [row] = rows_of(outcomes)
     assert (row.label, row.seeds) == ("ewc", 1)
-    assert (row.bwt, row.fwt, row.replay_samples, row.learning_acc) == (None, None, None, None)
+    assert (row.bwt, row.fwt, row.replay_samples, row.learning_score) == (None, None, None, None)
     assert list(results_by_label(outcomes)) == ["ewc"]
 
 
@@ -130,9 +131,9 @@ def test_no_outcomes_give_no_rows() -> None:
 def test_as_dict_has_the_fields_of_the_json() -> None:
     [row] = rows_of([outcome("naive", 0, 0.5)])
     assert list(row.as_dict()) == [
-        "label", "strategy", "data", "seeds", "acc", "acc_sd", "bwt", "forgetting", "fwt",
-        "unseen_acc", "learning_acc", "context", "replay_samples", "memory_ratio", "time_ratio",
-        "p_value", "best",
+        "label", "strategy", "data", "seeds", "metric", "score", "score_sd", "bwt", "forgetting",
+        "fwt", "unseen_score", "learning_score", "context", "replay_samples", "memory_ratio",
+        "time_ratio", "p_value", "best",
     ]  # fmt: skip
 
 

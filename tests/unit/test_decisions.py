@@ -19,7 +19,7 @@ FIRST_LOOK = Evidence(
     context=(1.0, 0.0),
     visited=True,
     zero_shot_loss=0.2,
-    zero_shot_acc=0.9,
+    zero_shot_score=0.9,
     reference_loss=0.2,
     p_value=0.4,
     plasticity=0.5,
@@ -89,8 +89,8 @@ def test_reference_rules() -> None:
     assert NeverGrow().decide(PROBED) == "place"
     rule = GainRule(0.1)
     assert rule.decide(FIRST_LOOK) is None
-    assert rule.decide(replace(PROBED, zero_shot_acc=0.86, unconstrained_acc=0.95)) == "grow"
-    assert rule.decide(replace(PROBED, zero_shot_acc=0.87, unconstrained_acc=0.95)) == "reuse"
+    assert rule.decide(replace(PROBED, zero_shot_score=0.86, unconstrained_acc=0.95)) == "grow"
+    assert rule.decide(replace(PROBED, zero_shot_score=0.87, unconstrained_acc=0.95)) == "reuse"
 
 
 def test_evidence_survives_json() -> None:

@@ -49,7 +49,9 @@ def test_a_run_shows_names_as_they_are(written: io.StringIO, name: str) -> None:
     record = TaskRecord(0, name, (), "given", "train", None, None, None, 0.1, 0.9, 1, 1, 0.5)
     with Display() as shown:
         shown.recording(addresses(name))
-        stream = SimpleNamespace(name=name, at_once=False, train_stream=[1], test_stream=[1])
+        stream = SimpleNamespace(
+            name=name, at_once=False, train_stream=[1], test_stream=[1], metric="accuracy"
+        )
         strategy, training = SimpleNamespace(name=name), SimpleNamespace(epochs=1)
         shown.begin(stream, SimpleNamespace(strategy=strategy, training=training, seed=0))
         shown.task(0, name)
@@ -58,9 +60,9 @@ def test_a_run_shows_names_as_they_are(written: io.StringIO, name: str) -> None:
         shown.say(f"about {name} ")
     shown.summary(
         SimpleNamespace(
-            acc=0.5, unseen_acc=None, bwt=None, forgetting=None, fwt=None, context_at_test=name,
+            score=0.5, unseen_score=None, bwt=None, forgetting=None, fwt=None, context_at_test=name,
             control_points=None, stored_floats=None, model_floats=1, train_seconds=1.0,
-            accuracy_matrix=[[0.5]],
+            score_matrix=[[0.5]], metric="accuracy", rmse=None,
         )
     )  # fmt: skip
     text = written.getvalue()
@@ -75,11 +77,11 @@ def test_a_comparison_shows_names_as_they_are(written: io.StringIO, name: str) -
     outlook = SimpleNamespace(
         labels=(name,), seeds=(0, 1), stream=name, total=2, jobs=1, resumed=False, present=0
     )
-    good = {"acc": 0.5, "train_seconds": 1.0}
+    good = {"score": 0.5, "train_seconds": 1.0}
     row = dict.fromkeys(
-        ["acc_sd", "bwt", "forgetting", "fwt", "unseen_acc", "learning_acc", "replay_samples",
+        ["score_sd", "bwt", "forgetting", "fwt", "unseen_score", "learning_score", "replay_samples",
          "memory_ratio", "time_ratio", "p_value"]
-    ) | {"label": name, "acc": 0.5, "context": name, "best": True}  # fmt: skip
+    ) | {"label": name, "score": 0.5, "context": name, "best": True, "measure": "ACC"}  # fmt: skip
     problems = [{"label": name, "seed": 1, "problem": name}]
     with CompareDisplay() as shown:
         shown.recording(addresses(name))
@@ -111,9 +113,10 @@ def test_what_is_shown_later_has_names_as_they_are(written: io.StringIO, name: s
     record = TaskRecord(0, name, (), "given", name, *[None] * 7, seconds=1.0)
     found: dict[str, Any] = dict.fromkeys(field.name for field in fields(Result))
     found |= {
-        "strategy": name, "stream": name, "seed": 0, "context_at_test": name, "acc": 0.5,
-        "run_id": "0", "train_seconds": 1.0, "model_floats": 1, "accuracy_matrix": [[0.5]],
-        "decisions": [Decision(**record.as_dict(), final_acc=None)],
+        "strategy": name, "stream": name, "seed": 0, "context_at_test": name, "score": 0.5,
+        "run_id": "0", "metric": "accuracy", "train_seconds": 1.0, "model_floats": 1,
+        "score_matrix": [[0.5]],
+        "decisions": [Decision(**record.as_dict(), final_score=None)],
     }  # fmt: skip
     tables.print_result(Result(**found))
     tables.print_comparison(ComparisonResult("0", name, (0,), [], [], {}))
@@ -129,8 +132,8 @@ def test_what_is_shown_later_has_names_as_they_are(written: io.StringIO, name: s
 def test_a_table_of_a_comparison_fits_and_cuts_no_label(width: int, columns: int) -> None:
     label = "weight-manifold strategy.price=10 training.epochs=2"
     row = Row(
-        label, "weight-manifold", "", 3, 0.97, 0.001, -0.01, 0.02, 0.1, 0.9, 0.95, "given", 0, 9.1,
-        1.2, 0.04, best=True,
+        label, "weight-manifold", "", 3, "accuracy", 0.97, 0.001, -0.01, 0.02, 0.1, 0.9, 0.95,
+        "given", 0, 9.1, 1.2, 0.04, best=True,
     )  # fmt: skip
     file = io.StringIO()
     drawn = table([row], width)

@@ -20,13 +20,13 @@ from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.fourier import Fourier
 from cl_manifold.geometry.topology import Circle, Interval, Product, Simplex, Topology, torus
 from cl_manifold.tracking.figures import (
-    accuracy_by_context_figure,
-    accuracy_matrix_figure,
     learning_figure,
+    score_by_context_figure,
+    score_matrix_figure,
 )
 from cl_manifold.tracking.manifold_figure import manifold_figure
 from cl_manifold.tracking.projection import WeightProjection
-from cl_manifold.tracking.style import DECISIONS, accuracy_floor, hues, new_figure, tidy
+from cl_manifold.tracking.style import DECISIONS, hues, new_figure, score_floor, tidy
 
 NAN = np.nan
 MATRIX = np.array([[0.91, 0.31, NAN], [0.88, 0.93, 0.42], [0.86, 0.92, 0.97]])
@@ -62,7 +62,7 @@ def points(axes: Axes, label: str) -> Any:
 
 
 def test_the_matrix_is_drawn_with_gaps_left_out() -> None:
-    figure = accuracy_matrix_figure(MATRIX, NAMES)
+    figure = score_matrix_figure(MATRIX, NAMES)
     axes = figure.axes[0]
     [mesh] = [item for item in axes.collections if isinstance(item, QuadMesh)]
     np.testing.assert_array_equal(
@@ -76,9 +76,9 @@ def test_the_matrix_is_drawn_with_gaps_left_out() -> None:
 
 
 def test_large_matrices_have_no_printed_values() -> None:
-    figure = accuracy_matrix_figure(np.full((16, 16), 0.5), [str(i) for i in range(16)])
+    figure = score_matrix_figure(np.full((16, 16), 0.5), [str(i) for i in range(16)])
     assert list(figure.axes[0].texts) == []
-    huge = accuracy_matrix_figure(np.full((100, 100), 0.5), [str(i) for i in range(100)])
+    huge = score_matrix_figure(np.full((100, 100), 0.5), [str(i) for i in range(100)])
     assert len(huge.axes[0].get_xticklabels()) == 34
 
 
@@ -91,26 +91,23 @@ def test_large_matrices_have_no_printed_values() -> None:
     ],
 )
 def test_the_matrix_title_states_the_finding(lost: float, title: str) -> None:
-    figure = accuracy_matrix_figure(np.array([[0.95, 0.1], [0.95 - lost, 0.95]]), NAMES[:2])
+    figure = score_matrix_figure(np.array([[0.95, 0.1], [0.95 - lost, 0.95]]), NAMES[:2])
     assert figure.get_suptitle() == f"Accuracy after each task: {title}"
 
 
 def test_an_unfinished_or_single_matrix_claims_nothing_it_cannot() -> None:
     unfinished = np.array([[0.9, NAN], [NAN, NAN]])
-    assert (
-        accuracy_matrix_figure(unfinished, NAMES[:2]).get_suptitle() == "Accuracy after each task"
-    )
-    single = accuracy_matrix_figure(np.array([[0.9]]), NAMES[:1]).get_suptitle()
+    assert score_matrix_figure(unfinished, NAMES[:2]).get_suptitle() == "Accuracy after each task"
+    single = score_matrix_figure(np.array([[0.9]]), NAMES[:1]).get_suptitle()
     assert single == "Accuracy after each task: 0.900 at the end"
 
 
 def by_context(topology: Topology, contexts: Any, unseen: Any) -> Figure:
     count = len(contexts)
-    return accuracy_by_context_figure(
+    return score_by_context_figure(
         np.asarray(contexts, dtype=float),
         [f"c{i}" for i in range(count)],
-        np.linspace(0.91, 0.95, count),
-        np.linspace(0.92, 0.97, count),
+        (np.linspace(0.91, 0.95, count), np.linspace(0.92, 0.97, count)),
         np.asarray(unseen, dtype=float),
         np.linspace(0.81, 0.83, len(unseen)),
         topology,
@@ -274,10 +271,10 @@ def test_names_are_drawn_letter_by_letter_and_begin_no_formula() -> None:
     tidy(figure.add_subplot(), *EVIL[:2])
     figures = [
         figure,
-        accuracy_matrix_figure(matrix, EVIL),
+        score_matrix_figure(matrix, EVIL),
         manifold_figure(Circle(), Fourier(2), records),
-        accuracy_by_context_figure(
-            contexts, EVIL, matrix[0], matrix[0], NONE, np.zeros(0), Simplex(count)
+        score_by_context_figure(
+            contexts, EVIL, (matrix[0], matrix[0]), NONE, np.zeros(0), Simplex(count)
         ),
     ]
     drawn = [
@@ -315,14 +312,14 @@ def test_decision_colours_are_legible_on_white() -> None:
 
 
 def test_accuracy_axes_start_at_a_round_value_below_the_data() -> None:
-    assert accuracy_floor([0.953, 0.97, NAN]) == pytest.approx(0.9)
-    assert accuracy_floor([0.3, 0.9]) == 0
-    assert accuracy_floor([]) == 0
+    assert score_floor([0.953, 0.97, NAN]) == pytest.approx(0.9)
+    assert score_floor([0.3, 0.9]) == 0
+    assert score_floor([]) == 0
 
 
 def test_what_was_never_measured_right_after_training_is_not_drawn() -> None:
     contexts, nothing = np.arange(3)[:, None] / 3, np.full(3, np.nan)
-    figure = accuracy_by_context_figure(
-        contexts, ["a", "b", "c"], np.ones(3), nothing, np.zeros((0, 1)), np.zeros(0), Circle()
+    figure = score_by_context_figure(
+        contexts, ["a", "b", "c"], (np.ones(3), nothing), np.zeros((0, 1)), np.zeros(0), Circle()
     )
     assert [line.get_label() for line in figure.axes[0].lines] == ["seen, at the end"]

@@ -7,9 +7,9 @@ from cl_manifold.contexts import InferredContext
 from cl_manifold.geometry import Fourier, Vertices
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import (
-    AccuracyPlugin,
     DecisionOptions,
     InferredTesting,
+    ScorePlugin,
     WeightManifoldPlugin,
     WeightManifoldTraining,
 )
@@ -22,8 +22,8 @@ def accuracies(
     stream: TaskStream, plugin: WeightManifoldPlugin
 ) -> tuple[list[float], WeightManifoldTraining]:
     torch.manual_seed(0)
-    net = mlp(stream.input_shape, (64,), stream.classes)
-    accuracy = AccuracyPlugin()
+    net = mlp(stream.input_shape, (64,), stream.outputs)
+    accuracy = ScorePlugin()
     made = WeightManifoldTraining(
         model=net,
         optimizer=torch.optim.Adam(net.parameters(), 3e-3),
@@ -57,7 +57,7 @@ def test_the_given_context_is_not_read_at_test_time() -> None:
     _, made = accuracies(
         ROTATED, WeightManifoldPlugin(Fourier(1), drift_limit=1.0, testing=InferredTesting())
     )
-    accuracy = next(p for p in made.plugins if isinstance(p, AccuracyPlugin))
+    accuracy = next(p for p in made.plugins if isinstance(p, ScorePlugin))
     test = ROTATED.test_stream[0]
     (right,) = accuracy.measure(made, [test])
     kept = test.context

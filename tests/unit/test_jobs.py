@@ -84,7 +84,7 @@ def test_a_job_goes_on_where_it_was_stopped_here_and_else_begins(
     stopped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = job(), job(seed=1)
-    begun, gone_on = {"acc": 0.5}, {"acc": 0.7}
+    begun, gone_on = {"score": 0.5}, {"score": 0.7}
     left = {tags_of(mine if stopped else other)["comparison.job"]: "what is left"}
     asked: list[Any] = []
 

@@ -196,7 +196,7 @@ def test_planned_contexts_are_those_of_the_stream(make: Callable[..., TaskStream
     torch.testing.assert_close(found.contexts, stream.contexts(), rtol=0, atol=0)
     assert found.names == tuple(e.context_name for e in stream.train_stream)
     assert found.topology.spec() == stream.topology.spec()
-    assert (found.classes, found.input_shape) == (stream.classes, stream.input_shape)
+    assert (found.outputs, found.input_shape) == (stream.outputs, stream.input_shape)
 
 
 def test_mnist_is_planned_without_its_files() -> None:

@@ -11,10 +11,10 @@ from torch import nn
 from cl_manifold.errors import TrainingError
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import (
-    AccuracyPlugin,
     FiniteLossPlugin,
     FreshOptimizerPlugin,
     LinearDecayPlugin,
+    ScorePlugin,
 )
 from cl_manifold.streams import StreamOptions, rotated_digits
 
@@ -87,7 +87,7 @@ def test_epochs_are_reported() -> None:
 
 
 def test_accuracy_is_the_share_of_right_predictions() -> None:
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     strategy = naive(accuracy)
     found = accuracy.measure(strategy, STREAM.test_stream)
     for share, experience in zip(found, STREAM.test_stream, strict=True):

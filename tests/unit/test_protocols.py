@@ -18,11 +18,11 @@ from cl_manifold.experiments.settings import StreamSettings
 from cl_manifold.geometry import Circle, Simplex
 from cl_manifold.networks import Mlp, mlp
 from cl_manifold.strategies import (
-    AccuracyPlugin,
     ActiveOutputs,
     ActiveOutputsPlugin,
     FiniteLossPlugin,
     InMemoryLoaderPlugin,
+    ScorePlugin,
 )
 from cl_manifold.streams import (
     ImageSet,
@@ -102,7 +102,7 @@ def test_a_protocol_builds_and_learns(name: str, mnist_dir: Path) -> None:
     sizes = [tuple(p.shape) for p in network.parameters() if p.ndim == 2]
     width = PUBLISHED[name][0][0]
     assert sizes == [(width, 784), (width, width), (2 if "domain" in name else 10, width)]
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     strategy = build_strategy(
         config, stream, network, [accuracy, FiniteLossPlugin()], EvaluationPlugin(loggers=[])
     )
@@ -177,7 +177,7 @@ def test_labels_are_global(
     build: Callable[[ImageSet, StreamOptions], TaskStream], images: ImageSet
 ) -> None:
     stream = build(images, SORTED)
-    assert stream.classes == 10
+    assert stream.outputs == 10
     for task in range(5):
         x, y = samples(stream, task)
         assert y == true_classes(images, x)
@@ -186,7 +186,7 @@ def test_labels_are_global(
 def test_the_domain_scenario_asks_for_the_place_in_the_pair(images: ImageSet) -> None:
     stream = split_domain(images, StreamOptions(seed=3))
     groups = split(images, StreamOptions(seed=3))
-    assert stream.classes == 2
+    assert stream.outputs == 2
     for task in range(5):
         x, y = samples(stream, task)
         pair = groups.train_stream[task].classes_in_this_experience
@@ -223,9 +223,9 @@ def test_groups_hold_every_class_once(groups: tuple[tuple[int, ...], ...]) -> No
         ActiveOutputs(nn.CrossEntropyLoss(), groups)
 
 
-def trained(stream: TaskStream, tasks: int, *plugins: Any) -> tuple[Any, AccuracyPlugin]:
+def trained(stream: TaskStream, tasks: int, *plugins: Any) -> tuple[Any, ScorePlugin]:
     torch.manual_seed(0)
-    network, accuracy = mlp(stream.input_shape, (16,), 10), AccuracyPlugin()
+    network, accuracy = mlp(stream.input_shape, (16,), 10), ScorePlugin()
     outputs = ActiveOutputs(nn.CrossEntropyLoss(), PAIRS)
     strategy = Naive(
         model=network,

@@ -32,7 +32,7 @@ def test_both_rules_judge_every_logged_evidence() -> None:
     unvisited = replace(FIRST_LOOK, visited=False)
     logged = [None, PROBED.as_dict(), unvisited.as_dict(), {}]
     rows: Any = [
-        {"experience": 3 + i, "name": f"{i}°", "evidence": e, "acc": 0.5}
+        {"experience": 3 + i, "name": f"{i}°", "evidence": e, "score": 0.5}
         for i, e in enumerate(logged)
     ]
     found = replay([*rows, {"experience": 9, "name": "x"}], NeverGrow(), ByEvidence(level=0.0005))

@@ -14,9 +14,9 @@ from cl_manifold.contexts.record import TaskRecord
 from cl_manifold.geometry.fourier import Fourier
 from cl_manifold.geometry.topology import Circle, Simplex, Topology
 from cl_manifold.tracking.figures import (
-    accuracy_by_context_figure,
-    accuracy_matrix_figure,
     learning_figure,
+    score_by_context_figure,
+    score_matrix_figure,
 )
 from cl_manifold.tracking.manifold_figure import manifold_figure
 from cl_manifold.tracking.projection import WeightProjection
@@ -56,18 +56,19 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def data() -> ReportData:
     return ReportData(
+        metric="accuracy",
         title="weight-manifold · seed 0",
         sentence="0.905 at the end, little forgotten.",
-        metrics={"acc": 0.905, "bwt": -0.03, "fwt": None, "stored_floats": 745234, "own key": 2},
+        metrics={"score": 0.905, "bwt": -0.03, "fwt": None, "stored_floats": 745234, "own key": 2},
         records=RECORDS,
         matrix=MATRIX,
         names=["0°", "90°"],
-        final_acc=np.array([0.88, 0.925]),
+        final_score=np.array([0.88, 0.925]),
         unseen_names=["45°"],
-        unseen_acc=np.array([0.875]),
+        unseen_score=np.array([0.875]),
         config=[("topology.harmonics", "3", "--set"), ("stream.name", "digits", "default")],
         environment={"python": "3.11.7"},
-        figures={"accuracy_matrix": accuracy_matrix_figure(MATRIX, ["0°", "90°"])},
+        figures={"score_matrix": score_matrix_figure(MATRIX, ["0°", "90°"])},
     )
 
 
@@ -101,7 +102,7 @@ def test_the_page_asks_for_nothing_outside_itself(data: ReportData) -> None:
 
 def test_images_are_the_figures_with_their_titles(data: ReportData) -> None:
     [(_, image)] = [entry for entry in Page(render_report(data)).tags if entry[0] == "img"]
-    assert image["alt"] == data.figures["accuracy_matrix"].get_suptitle()
+    assert image["alt"] == data.figures["score_matrix"].get_suptitle()
     svg = base64.b64decode(str(image["src"]).partition(",")[2]).decode()
     assert "<svg" in svg
     assert not re.findall(r"(?:href|src)=\"(?!#|data:)", svg)
@@ -136,8 +137,10 @@ def test_text_from_users_is_escaped_everywhere(data: ReportData) -> None:
 
 def test_sections_without_content_are_left_out(data: ReportData) -> None:
     none = np.zeros(0)
-    bare = replace(data, matrix=np.zeros((0, 0)), names=[], records=[], final_acc=none, metrics={})
-    bare = replace(bare, unseen_names=[], unseen_acc=none, figures={}, config=[], environment={})
+    bare = replace(
+        data, matrix=np.zeros((0, 0)), names=[], records=[], final_score=none, metrics={}
+    )
+    bare = replace(bare, unseen_names=[], unseen_score=none, figures={}, config=[], environment={})
     html = render_report(bare)
     assert not re.search("<(h2|img|table|dl)", html)
 
@@ -166,15 +169,16 @@ def long_stream(topology: Topology, contexts: np.ndarray) -> ReportData:
     projection = WeightProjection(curve, curve[:count], (0.8, 0.1))
     nowhere = np.zeros((0, topology.dim))
     return ReportData(
-        title="", sentence="", metrics={}, records=records, matrix=matrix, names=names,
-        final_acc=matrix[-1], unseen_names=names, unseen_acc=matrix[0], config=[], environment={},
+        metric="accuracy", title="", sentence="", metrics={}, records=records, matrix=matrix,
+        names=names, final_score=matrix[-1], unseen_names=names, unseen_score=matrix[0], config=[],
+        environment={},
         figures={
             "manifold": manifold_figure(topology, Fourier(2), records, projection),
-            "accuracy_by_context": accuracy_by_context_figure(
-                contexts, names, matrix[-1], matrix.diagonal(), nowhere, np.zeros(0), topology
+            "score_by_context": score_by_context_figure(
+                contexts, names, (matrix[-1], matrix.diagonal()), nowhere, np.zeros(0), topology
             ),
             "learning": learning_figure(matrix),
-            "accuracy_matrix": accuracy_matrix_figure(matrix, names),
+            "score_matrix": score_matrix_figure(matrix, names),
         },
     )  # fmt: skip
 
@@ -199,7 +203,7 @@ def test_of_a_large_matrix_a_part_is_shown_that_says_where_the_rest_is(
     matrix = np.arange(count * count).reshape(count, count) / count**2
     names, ends = [f"c{i}" for i in range(count)], np.ones(count)
     records = RECORDS[:1] * count
-    large = replace(data, matrix=matrix, names=names, records=records, final_acc=ends, figures={})
+    large = replace(data, matrix=matrix, names=names, records=records, final_score=ends, figures={})
     html = render_report(large)
     [said] = re.findall(r"<summary>(The matrix.*?)</summary>", html)
     assert said.endswith(f": one context in 3, and the last; all {count} are in result.json")

@@ -15,13 +15,16 @@ FOUND: dict[str, Any] = {
     "stream": "rotated-digits",
     "strategy": "weight-manifold",
     "seed": 0,
+    "metric": "accuracy",
+    "score": 0.9,
     "acc": 0.9,
+    "rmse": None,
     "bwt": -0.25,
     "forgetting": 0.3,
     "fwt": 0.1,
-    "learning_acc": 0.95,
-    "unseen_acc": 0.8,
-    "accuracy_matrix": [[1.0, None], [0.0, 0.9]],
+    "learning_score": 0.95,
+    "unseen_score": 0.8,
+    "score_matrix": [[1.0, None], [0.0, 0.9]],
     "control_points": 5,
     "stored_floats": 250,
     "model_floats": 100,
@@ -46,23 +49,30 @@ def test_a_result_is_read_as_it_was_written() -> None:
     record = TaskRecord(
         0, "0°", (0.0,), "given", "train", None, None, None, 0.1, 0.9, 5, 250, 0.5, gate="passed"
     )
-    decision = {**record.as_dict(), "context": [0.0], "final_acc": 0.8}
+    decision = {**record.as_dict(), "context": [0.0], "final_score": 0.8}
     assert decision["gate"] == "passed"  # a field that `Decision` does not name
     found = read(decisions=[decision])
     assert found.as_dict() == FOUND | {"decisions": [decision]}
 
 
-@pytest.mark.parametrize("acc", [0, 0.5, 1])
-def test_accuracies_lie_between_0_and_1(acc: float) -> None:
-    assert read(acc=acc, accuracy_matrix=[[acc]], model_floats=1).acc == acc
+@pytest.mark.parametrize("score", [0, 0.5, 1])
+def test_accuracies_lie_between_0_and_1(score: float) -> None:
+    assert read(score=score, acc=score, score_matrix=[[score]], model_floats=1).acc == score
+
+
+def test_r_squared_may_be_below_0() -> None:
+    found = read(metric="R²", score=-3.5, acc=None, rmse=0.25, score_matrix=[[-3.5]])
+    assert (found.score, found.acc, found.rmse) == (-3.5, None, 0.25)
+    assert ": R² -3.500, BWT" in found.sentence("circle", 0)
 
 
 @pytest.mark.parametrize(
     ("changes", "place"),
     [
         ({"acc": -0.01}, "acc"),
-        ({"acc": 1.01}, "acc"),
-        ({"accuracy_matrix": [[0.5, None], [0.5, 1.01]]}, r"accuracy_matrix\.1\.1"),
+        ({"score": 1.01}, "score"),
+        ({"metric": "F1"}, "metric"),
+        ({"score_matrix": [[0.5, None], [0.5, 1.01]]}, r"score_matrix\.1\.1"),
         ({"model_floats": 0}, "model_floats"),
         ({"decisions": [{}]}, r"decisions\.0\.experience"),
     ],
@@ -92,7 +102,7 @@ def test_the_sentence_says_everything_that_was_measured() -> None:
 
 
 def test_the_sentence_leaves_out_what_was_not_measured() -> None:
-    gone = ("bwt", "forgetting", "unseen_acc", "control_points", "stored_floats", "decision_f1")
+    gone = ("bwt", "forgetting", "unseen_score", "control_points", "stored_floats", "decision_f1")
     found = read(**dict.fromkeys(gone), context_at_test="not used")
     assert found.sentence("circle", 3) == (
         "rotated-digits, stopped after 0 of 3 contexts: ACC 0.900; context at test not used, "

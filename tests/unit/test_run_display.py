@@ -18,8 +18,8 @@ RECORD = TaskRecord(
     plasticity=None,
     overshoot=None,
     drift=None,
-    zero_shot_acc=None,
-    acc=0.5,
+    zero_shot_score=None,
+    score=0.5,
     control_points=3,
     stored_floats=7,
     seconds=1.25,
@@ -29,6 +29,7 @@ RECORD = TaskRecord(
 class Stream:
     name = "rotated-digits"
     at_once = False
+    metric = "accuracy"
     train_stream = test_stream = (1, 2)
 
 

@@ -39,7 +39,7 @@ def again(folder: RunFolder) -> RunFolder:
 
 
 def test_what_was_written_is_read_again(folder: RunFolder) -> None:
-    folder.append({"metrics": [point("acc", 0), point("loss", 0, None)], "tags": {"t": "1"}})
+    folder.append({"metrics": [point("score", 0), point("loss", 0, None)], "tags": {"t": "1"}})
     folder.append({"params": {"p": "2"}, "inputs": [("data", "abc", "train")], "name": "b"})
     folder.append({}, {"report.html": b"<p>", "deep/down.json": b"{}"})
     folder.append({"status": ("KILLED", 9)})
@@ -47,7 +47,7 @@ def test_what_was_written_is_read_again(folder: RunFolder) -> None:
     assert later.start == START
     assert later.unsent() == folder.unsent()
     first, second, third, last = later.unsent()
-    assert first == {"metrics": [point("acc", 0), point("loss", 0, None)], "tags": {"t": "1"}}
+    assert first == {"metrics": [point("score", 0), point("loss", 0, None)], "tags": {"t": "1"}}
     assert second == {"params": {"p": "2"}, "inputs": [("data", "abc", "train")], "name": "b"}
     assert [later.content(name) for name in third["files"].values()] == [b"<p>", b"{}"]
     assert last == {"status": ("KILLED", 9)}
@@ -56,10 +56,10 @@ def test_what_was_written_is_read_again(folder: RunFolder) -> None:
 
 
 def test_a_run_that_goes_on_repeats_no_point(folder: RunFolder) -> None:
-    folder.append({"metrics": [point("acc", 0), point("acc", 1)]})
+    folder.append({"metrics": [point("score", 0), point("score", 1)]})
     later = again(folder)
-    later.append({"metrics": [point("acc", 1), point("acc", 2), point("loss", 1)]})
-    assert later.unsent()[1]["metrics"] == [point("acc", 2), point("loss", 1)]
+    later.append({"metrics": [point("score", 1), point("score", 2), point("loss", 1)]})
+    assert later.unsent()[1]["metrics"] == [point("score", 2), point("loss", 1)]
 
 
 @pytest.mark.parametrize("cut", range(1, 30))

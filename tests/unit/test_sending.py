@@ -101,7 +101,7 @@ def points(key: str, *steps: int) -> list[tuple[str, float | None, int, int]]:
 def test_everything_is_sent_in_order_and_the_folder_knows(
     client: Remembering, folder: RunFolder
 ) -> None:
-    folder.append({"metrics": points("acc", 0), "params": {"p": "1"}, "tags": {"t": "1"}})
+    folder.append({"metrics": points("score", 0), "params": {"p": "1"}, "tags": {"t": "1"}})
     files = {"a/b.md": local_id(folder).encode(), "c.png": local_id(folder).encode()}
     folder.append({"inputs": [("data", "abc", "test")], "name": "b", "tags": {"t": "2"}}, files)
     folder.append({"status": ("RUNNING", 8)})
@@ -127,7 +127,7 @@ def test_everything_is_sent_in_order_and_the_folder_knows(
 def test_a_file_that_a_later_line_replaced_is_not_sent(
     client: Remembering, folder: RunFolder
 ) -> None:
-    for line in ({}, {"metrics": points("acc", *range(LIMIT))}):
+    for line in ({}, {"metrics": points("score", *range(LIMIT))}):
         folder.append(line, {"x.json": f"{len(line)}".encode()})
     send(client, folder, sure=True)
     assert [call[2] for call in client.calls if call[0] == "file"] == [b"1"]
@@ -171,24 +171,24 @@ def test_what_was_taken_before_a_refusal_is_not_sent_again(
 
 def test_a_value_that_is_none_is_not_a_number(client: Remembering, folder: RunFolder) -> None:
     folder.arrived(RUN)
-    folder.append({"metrics": [("loss", None, 1, 0), ("acc", 0.0, 1, 0)]})
+    folder.append({"metrics": [("loss", None, 1, 0), ("score", 0.0, 1, 0)]})
     send(client, folder, sure=True)
     [[loss, acc]] = client.batches
     assert math.isnan(loss[1])
-    assert acc == ("acc", 0.0, 1, 0)
+    assert acc == ("score", 0.0, 1, 0)
 
 
 def test_where_nobody_knows_only_new_points_are_sent_to_the_run_that_is_there(
     client: Remembering, folder: RunFolder
 ) -> None:
-    folder.append({"metrics": [*points("acc", 0, 1, 2), *points("loss", 0)]})
-    client.there, client.steps = [RUN], {"acc": [0, 1]}
+    folder.append({"metrics": [*points("score", 0, 1, 2), *points("loss", 0)]})
+    client.there, client.steps = [RUN], {"score": [0, 1]}
     assert send(client, folder, sure=False) == 1
     assert client.calls == [
         ("search", ["1"], f"tags.`{KEY}` = '{folder.key}'"),
         ("log", 2, {"a": "1"}, {}),
     ]
-    assert client.batches == [[*points("acc", 2), *points("loss", 0)]]
+    assert client.batches == [[*points("score", 2), *points("loss", 0)]]
 
 
 def test_a_run_that_is_not_there_is_made(client: Remembering, folder: RunFolder) -> None:
@@ -211,7 +211,7 @@ def test_a_thread_sends_what_comes_and_says_nothing(client: Remembering, folder:
     sender = Sender(client, folder, True, said.append)
     assert sender._thread.daemon  # it ends with the process
     assert sender.wait_for_id(30.0) == RUN
-    folder.append({"metrics": points("acc", 0)})
+    folder.append({"metrics": points("score", 0)})
     assert sender.wait(30.0)
     folder.append({"status": ("FINISHED", 9)})
     sender.close(30.0)
@@ -227,8 +227,8 @@ def test_what_a_refusing_store_lacks_is_said_at_the_end(
     monkeypatch.setattr(sending, "PAUSES", (0.01,))
     client.refuses_batch = 0
     said: list[str] = []
-    folder.append({"metrics": points("acc", 0)})
-    folder.append({"metrics": points("acc", 1)})
+    folder.append({"metrics": points("score", 0)})
+    folder.append({"metrics": points("score", 1)})
     sender = Sender(client, folder, True, said.append)
     assert sender.wait_for_id(0.2) is None
     assert not sender.wait(0.2)
@@ -302,7 +302,7 @@ def test_pauses_grow_to_the_last_and_begin_anew_after_an_answer(
     monkeypatch.setattr(Counted, "taken", taken := [])
     monkeypatch.setattr(sending, "PAUSES", Counted([0.02] * 3))
     folder.arrived(RUN)
-    folder.append({"metrics": points("acc", 0)})
+    folder.append({"metrics": points("score", 0)})
     client.refuses_batch = 0
     sender = Sender(client, folder, True, [].append)
     until(5)
@@ -311,7 +311,7 @@ def test_pauses_grow_to_the_last_and_begin_anew_after_an_answer(
     before = len(taken)
     assert taken == [0, 1, *[2] * (before - 2)]
     client.refuses_batch = 1
-    folder.append({"metrics": points("acc", 1)})
+    folder.append({"metrics": points("score", 1)})
     until(before + 2)
     client.refuses_batch = -1
     sender.close(30.0)

@@ -9,8 +9,8 @@ from cl_manifold.errors import ContextError
 from cl_manifold.geometry import Basis, Circle, Fourier, Vertices
 from cl_manifold.networks import mlp
 from cl_manifold.strategies import (
-    AccuracyPlugin,
     DecisionOptions,
+    ScorePlugin,
     TopologyWatch,
     WeightManifoldPlugin,
     WeightManifoldTraining,
@@ -22,7 +22,7 @@ def trained(
     stream: TaskStream, watch: TopologyWatch, basis: Basis, *others: SupervisedPlugin
 ) -> WeightManifoldTraining:
     torch.manual_seed(0)
-    net = mlp(stream.input_shape, (32,), stream.classes)
+    net = mlp(stream.input_shape, (32,), stream.outputs)
     made = WeightManifoldTraining(
         model=net,
         optimizer=torch.optim.Adam(net.parameters(), 3e-3),
@@ -39,7 +39,7 @@ def trained(
 def test_rotations_turn_into_a_circle_and_earlier_tasks_are_kept() -> None:
     stream = rotated_digits(StreamOptions(contexts=9, samples=300, test_samples=100))
     watch = TopologyWatch(follows=True)
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     made = trained(stream, watch, Vertices(1), accuracy)
     assert watch.topology in ("circle", "ellipse")
     assert made.manifold is not None
@@ -72,7 +72,7 @@ def test_unrelated_contexts_get_a_vertex_each() -> None:
         for experience, turn in zip(part, turns, strict=True):
             experience.context = torch.tensor([turn], dtype=torch.float64)
     watch = TopologyWatch(follows=True)
-    accuracy = AccuracyPlugin()
+    accuracy = ScorePlugin()
     made = trained(stream, watch, Vertices(1), accuracy)
     assert watch.evidence["codes"] == max(watch.evidence.values())
     assert made.manifold is not None

@@ -325,7 +325,7 @@ def test_versions_name_the_commit_only_inside_a_repository(
 def test_a_run_without_a_result_says_how_far_it_came(store: Store) -> None:
     run = store.start_run("going on", params={"stream.contexts": "12"})
     for step in range(3):
-        run.log_metrics({"continual/acc": 0.5}, step=step)
+        run.log_metrics({"task/seconds": 0.5}, step=step)
     with pytest.raises(StoreError, match=r"is RUNNING and has no result; 3 of 12 experiences"):
         read_result(store, run.run_id)
     run.finish("KILLED")

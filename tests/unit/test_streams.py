@@ -103,7 +103,7 @@ def test_sizes_and_facts(family: Family, images: ImageSet) -> None:
     stream = family(images, SMALL)
     assert {len(e.dataset) for e in stream.train_stream} == {30}
     assert {len(e.dataset) for e in stream.test_stream} == {20}
-    assert (stream.classes, stream.input_shape) == (10, (1, 16, 16))
+    assert (stream.outputs, stream.input_shape) == (10, (1, 16, 16))
     assert stream.digest == images.digest
     assert stream.name.endswith("-digits")
     assert stream.description

@@ -52,9 +52,9 @@ def test_records_say_what_was_measured() -> None:
     trial = done()
     progress, records = trial.progress, trial.progress.records
     assert [record.experience for record in records] == [0, 1, 2, 3, 4]
-    assert [record.acc for record in records] == progress.matrix.diagonal().tolist()
+    assert [record.score for record in records] == progress.matrix.diagonal().tolist()
     before = [progress.initial[0], *(progress.matrix[i - 1, i] for i in range(1, 5))]
-    assert [record.zero_shot_acc for record in records] == before
+    assert [record.zero_shot_score for record in records] == before
     assert all(0 < record.seconds < 60 for record in records)
     assert progress.train_seconds == pytest.approx(sum(record.seconds for record in records))
     floats = sum(p.numel() for p in trial.network.parameters())
@@ -81,8 +81,8 @@ def test_all_at_once_has_one_row_and_shares_its_time(more: dict[str, Any]) -> No
     progress = trial.progress
     assert measured(trial) == ["." * (last + 1)] * last + ["x" * (last + 1)]
     assert np.isfinite(progress.unseen).all(1).tolist() == [False] * last + [True]
-    assert [record.acc for record in progress.records] == progress.matrix[-1].tolist()
-    assert {record.zero_shot_acc for record in progress.records} == {None}
+    assert [record.score for record in progress.records] == progress.matrix[-1].tolist()
+    assert {record.zero_shot_score for record in progress.records} == {None}
     assert sum(record.seconds for record in progress.records) == pytest.approx(
         progress.train_seconds
     )
@@ -94,10 +94,10 @@ def test_the_result_is_over_the_last_row() -> None:
     result = trial.result("a run")
     last = trial.progress.matrix[-1]
     assert (result.run_id, result.seed, result.strategy) == ("a run", 3, "weight-manifold")
-    assert result.acc == pytest.approx(last.mean())
-    assert [decision["final_acc"] for decision in result.decisions] == last.tolist()
-    assert result.accuracy_matrix[1] == [None, *trial.progress.matrix[1, 1:3].tolist(), None, None]
-    assert result.unseen_acc == pytest.approx(trial.progress.unseen[-1].mean())
+    assert result.score == pytest.approx(last.mean())
+    assert [decision["final_score"] for decision in result.decisions] == last.tolist()
+    assert result.score_matrix[1] == [None, *trial.progress.matrix[1, 1:3].tolist(), None, None]
+    assert result.unseen_score == pytest.approx(trial.progress.unseen[-1].mean())
     assert result.stored_floats == trial.progress.records[-1].stored_floats
     assert result.replay_samples == 0
     assert result.control_points == 9

@@ -27,7 +27,7 @@ class Own(Method):
 
 def outcomes(*accs: float | None) -> list[Outcome]:
     return [
-        Outcome("x", seed, None, "broken") if acc is None else Outcome("x", seed, {"acc": acc})
+        Outcome("x", seed, None, "broken") if acc is None else Outcome("x", seed, {"score": acc})
         for seed, acc in enumerate(accs)
     ]
 
@@ -80,12 +80,12 @@ def test_the_highest_mean_wins(scores: Sequence[tuple[float | None, ...]], winne
 
 
 def test_a_result_without_accuracy_does_not_win() -> None:
-    assert best([[Outcome("x", 0, {"acc": None})], outcomes(0.1)]) == 1
+    assert best([[Outcome("x", 0, {"score": None})], outcomes(0.1)]) == 1
     assert best([[Outcome("x", 0)], outcomes(0.1)]) == 1
 
 
 def test_a_result_with_a_problem_does_not_win() -> None:
-    assert best([[Outcome("x", 0, {"acc": 0.9}, "the process died")], outcomes(0.1)]) == 1
+    assert best([[Outcome("x", 0, {"score": 0.9}, "the process died")], outcomes(0.1)]) == 1
 
 
 def test_nothing_to_choose_from_is_an_error() -> None:

@@ -76,8 +76,8 @@ def test_evidence_at_a_given_context(place: float, can_grow: bool) -> None:
     assert found.samples == 60
     assert found.zero_shot_loss == pytest.approx(float(losses.mean()), rel=1e-5)
     right = int((logits.argmax(1) == support.y).sum())
-    assert found.zero_shot_acc == pytest.approx(right / 60)
-    assert 0.2 < found.zero_shot_acc < 1
+    assert found.zero_shot_score == pytest.approx(right / 60)
+    assert 0.2 < found.zero_shot_score < 1
     assert found.reference_loss == pytest.approx(float(reference.mean()))
     assert found.p_value == return_test(doubt(losses), doubt(reference), gen())
     assert found.plasticity == manifold.plasticity(context)

@@ -1,0 +1,1 @@
+"""A user's own files as streams: read, understood, divided, scaled."""
