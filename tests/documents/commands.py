@@ -1,8 +1,9 @@
 """What the tests do with a command of a page.
 
 `run` on digits or on all contexts at once is run, made small; so are the commands that only list,
-plan or show. `compare`, and what needs MNIST, is parsed, and every setting of every run resolved.
-`resume` and `ui` are parsed. Of other programs it is checked that what they name exists.
+plan or show. `compare`, and what needs MNIST or cannot be small, is parsed, and every setting of
+every run resolved. `resume` and `ui` are parsed. Of other programs it is checked that what they
+name exists.
 """
 
 import shlex
@@ -30,9 +31,12 @@ SMALL = {
     "training.epochs": "1",
     "training.steps": "4",
     "strategy.replay_samples": "20",
+    "contexts.features": "20",
 }
-CONTEXTS = {"split": "5", "recurring": "5", "ctrl": "all"}
+CONTEXTS = {"split": "5", "recurring": "5"}
 """The fewest that these streams can have; two for others."""
+LARGE = ("mnist", "ctrl")
+"""Streams that need files, or cannot be made small."""
 QUICK = ("streams", "strategies", "settings", "plan", "show", "sync", "mend")
 PARSED = ("resume", "ui")
 
@@ -100,7 +104,8 @@ def check_run(
     layers = option_layers(**options)
     names = names_of([layer for _, layer in layers])
     config = resolve(layers).config
-    if "mnist" in config.stream.name or "mnist" in str(getattr(config.stream, "images", "")):
+    data = f"{config.stream.name} {getattr(config.stream, 'images', '')}"
+    if any(name in data for name in LARGE):
         return
     known = fields_of(**names)
     few = CONTEXTS.get(config.stream.name.partition("-")[0], "2")
