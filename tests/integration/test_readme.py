@@ -136,7 +136,8 @@ def test_every_command_has_an_example() -> None:
 def test_every_page_is_in_the_navigation() -> None:
     text = (ROOT / "mkdocs.yml").read_text()
     listed = set(re.findall(r"[\w/-]+\.md", text[text.index("\nnav:") :]))
-    assert listed == {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
+    found = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
+    assert listed == {name for name in found if not name.startswith("decisions/0")}
 
 
 def test_decisions_are_listed() -> None:
