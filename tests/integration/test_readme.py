@@ -13,6 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 import cl_manifold
+from cl_manifold import contexts, geometry
 from cl_manifold.cli.main import cli
 from tests.documents.commands import check, divided
 from tests.documents.pages import DOCS, INCLUDED, LINK, ROOT, Page, page, pages
@@ -138,6 +139,14 @@ def test_every_page_is_in_the_navigation() -> None:
     listed = set(re.findall(r"[\w/-]+\.md", text[text.index("\nnav:") :]))
     found = {p.relative_to(DOCS).as_posix() for p in DOCS.rglob("*.md")}
     assert listed == {name for name in found if not name.startswith("decisions/0")}
+
+
+def test_every_public_name_is_described() -> None:
+    text = PAGES["docs/api/index.md"].text
+    missing = [n for n in cl_manifold.__all__ if f"`{n}`" not in text and f"- {n}\n" not in text]
+    assert missing == []
+    elsewhere = set(re.findall(r"`(\w+)`", text))
+    assert elsewhere <= {*geometry.__all__, *contexts.__all__}
 
 
 def test_decisions_are_listed() -> None:
