@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test check lint types imports gpu wheel clean
+.PHONY: help demo test check lint types imports docs gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -15,7 +15,7 @@ demo: $(READY)  ## walk one network through rotated digits and record the run in
 test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
-check: lint types imports test  ## lint, types, import rules and tests: what must pass before a commit
+check: lint types imports docs test  ## lint, types, import rules, docs and tests: what must pass before a commit
 
 lint: $(READY)  ## format and lint
 	$(BIN)/ruff format --check .
@@ -27,6 +27,9 @@ types: $(READY)  ## check types
 imports: $(READY)  ## check who may import whom
 	$(BIN)/lint-imports
 
+docs: $(READY)  ## build these pages into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 gpu: $(READY)  ## what needs a GPU: tests, and a benchmark that writes gpu.json
 	$(BIN)/python -m pytest -m gpu tests/gpu
 	$(BIN)/python -m tests.gpu.benchmark gpu.json
@@ -35,7 +38,7 @@ wheel: $(READY)  ## build a wheel into dist/
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 clean:  ## remove the environment and caches; runs in mlruns/ stay
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # compat mode leaves one static path, which type checkers of other projects can follow
 $(READY): pyproject.toml constraints.txt

@@ -101,7 +101,7 @@ class Basis(ABC):
             G₀ = G + S − (1 − mean) m mᵀ,   m = ∫ φ dμ = G a
 
         For harmonics this is diag(mean, ½(1 + h²), …). A basis whose span lacks the constants has
-        G₀ = G / tr G.
+        G₀ = G / tr G. See docs/mathematics.md, eq. (3).
 
         Args:
             mean: weight of the mean |w̄|²; small lets new contexts start from what all tasks share.

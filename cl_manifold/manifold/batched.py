@@ -12,7 +12,8 @@ of the output, they are mixed, Σ_k φ_bk W_k, and run as groups of one convolut
 
 Axis 0 of every input is the batch. K control points of a tensor are stacked along its axis 0.
 
-Source: Benjamin et al., Walking the Weight Manifold (arXiv 2505.22994), basis-point decomposition.
+Source: Benjamin et al., Walking the Weight Manifold (arXiv 2505.22994), basis-point decomposition;
+docs/mathematics.md, eq. (5).
 """
 
 from collections.abc import Callable

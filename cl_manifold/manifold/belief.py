@@ -7,7 +7,8 @@ The control points of each block of weights are a Gaussian belief with precision
 where φ_j = φ(c_j) are the finished tasks and f_j is their information in that block. Infinite
 information, f = ∞, means exact protection. The belief is one K×K matrix per block, on the CPU.
 
-Source: the update is the Kalman filter's (Kalman 1960) with one observation per task.
+Source: the update is the Kalman filter's (Kalman 1960) with one observation per task; see
+docs/mathematics.md, eq. (6).
 """
 
 from collections.abc import Iterator, Sequence
@@ -119,7 +120,8 @@ class Belief:
 
             Σ' = Σ − f/(1 + f q) v vᵀ
 
-        Equals (Σ⁻¹ + f φ φᵀ)⁻¹ (Sherman and Morrison 1950); for f = ∞ it is Σ − v vᵀ/q.
+        Equals (Σ⁻¹ + f φ φᵀ)⁻¹ (Sherman and Morrison 1950); for f = ∞ it is Σ − v vᵀ/q. See
+        docs/mathematics.md, eq. (10).
         """
         phi = phi.detach().cpu().double()
         new = torch.empty_like(self.triangle)

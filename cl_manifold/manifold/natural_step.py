@@ -29,7 +29,7 @@ def empirical_gram(
 class NaturalStep(torch.optim.Optimizer):
     """Any optimizer, on natural gradients of the control points.
 
-    ΔP = −η G⁻¹ ∫ φ(c) ⊗ ∇_w ℓ(w(c)) dμ(c),   G = ∫ φ φᵀ dμ
+    ΔP = −η G⁻¹ ∫ φ(c) ⊗ ∇_w ℓ(w(c)) dμ(c),   G = ∫ φ φᵀ dμ,   docs/mathematics.md, eq. (4)
 
     The gradient of every control point is replaced by G⁻¹∇ for the time of the step. With SGD, with
     or without momentum and weight decay, the step of w(c) is then the same for every basis of the

@@ -166,6 +166,7 @@ class WeightManifold:
             P_k += v_k κ (w − w(c)) ;    Σ' = Σ − f/(1 + f q) v vᵀ
 
         with f = s ρ ε F / mean F, where the mean is over all weights.
+        See docs/mathematics.md, eq. (9), and docs/mathematics.md, eq. (11).
 
         Args:
             information: F ≥ 0 per block, or one number for all; infinite for exact protection.
@@ -201,7 +202,7 @@ class WeightManifold:
     def preview(self, context: Float[Tensor, " dim"], live: State) -> State:
         """The weights at a context if `live` were committed at the open visit now.
 
-        w'(c_j) = w(c_j) + (φ_jᵀ v) κ (w − w(c)), block by block
+        w'(c_j) = w(c_j) + (φ_jᵀ v) κ (w − w(c)), block by block; docs/mathematics.md, eq. (12)
         """
         return self.preview_at(self.phi(context), live, self.open_visit)
 
@@ -248,6 +249,7 @@ class WeightManifold:
         """Function-preserving growth: P' = T P, so that no w(c) changes anywhere.
 
         Σ' is the covariance that the larger basis has after the same tasks.
+        See docs/mathematics.md, eq. (13).
 
         Raises:
             LayoutError: the information of finished tasks was not kept.
@@ -267,6 +269,7 @@ class WeightManifold:
         """Growth by re-embedding: P' = M P, the posterior mean of the larger basis.
 
         Keeps w at every visited context up to its precision and re-localises everything between.
+        See docs/mathematics.md, eq. (14).
 
         Raises:
             LayoutError: the manifold was not built with growable=True.

@@ -17,7 +17,7 @@ class Price:
     """λ κ (10/ρ) (w − w(c)) for the weights of an open visit.
 
     κ grows with the information ρ of the tasks that hold the weights; divided by it, one λ means
-    the same on every basis.
+    the same on every basis. See docs/mathematics.md, eq. (8).
 
     A hook of the optimizer adds it right before each step: once however many backward passes came
     before, and to gradients that a GradScaler has unscaled. The pull s w(c) is formed once, so that

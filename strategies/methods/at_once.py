@@ -34,6 +34,7 @@ class JointManifold(Method):
         return all_contexts(setting, module, wrapped)
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """Control points."""
         return network_and(strategy, input_shape)
 
 
@@ -55,6 +56,7 @@ class FilmMethod(Method):
         return all_contexts(setting, Film(fresh(setting), features_of(setting), self.hidden))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network, and what reads the context."""
         return network_and(strategy, input_shape)
 
 
@@ -85,6 +87,7 @@ class Hypernetwork(Method):
         return all_contexts(setting, Configured(manifold, features, read, torch.tanh))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """Control points, and what reads the context."""
         return network_and(strategy, input_shape)
 
 
@@ -122,6 +125,7 @@ class SubspaceConfigurable(Method):
         )
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The networks, and what reads the context."""
         return network_and(strategy, input_shape)
 
 
@@ -155,6 +159,7 @@ class OnePerContextMethod(Method):
         return all_contexts(setting, OnePerContext(networks, centres, setting.stream.topology))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The networks."""
         return network_and(strategy, input_shape)
 
 

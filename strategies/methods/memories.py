@@ -31,6 +31,7 @@ class Replay(Method):
         return Naive(**setting.template(Plugin(self.replay_samples)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and samples."""
         from cl_manifold.strategies.repairs import Replay as Plugin
 
         buffer = plugin_of(strategy, Plugin).storage_policy.buffer
@@ -54,6 +55,7 @@ class Gdumb(Method):
         return Naive(**setting.template(GreedySampler(self.replay_samples)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and samples."""
         from cl_manifold.strategies.repairs import GreedySampler
 
         buffer = plugin_of(strategy, GreedySampler).storage_policy.buffer
@@ -78,6 +80,7 @@ class Agem(Method):
         return Naive(**setting.template(AveragedGradients(each, REFERENCE_SAMPLES)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and samples."""
         from cl_manifold.strategies.repairs import AveragedGradients
 
         buffers = plugin_of(strategy, AveragedGradients).buffers
@@ -103,6 +106,7 @@ class Gem(Method):
         return Naive(**setting.template(GEMPlugin(each, self.margin)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and samples."""
         from avalanche.training.plugins import GEMPlugin
 
         kept = plugin_of(strategy, GEMPlugin).memory_x.values()
@@ -125,6 +129,7 @@ class Der(Method):
         return _dark("der", setting, self.replay_samples, self.alpha, 0.0)
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network, samples and the outputs they had."""
         return _of_dark(strategy, input_shape)
 
 
@@ -146,6 +151,7 @@ class DerPlusPlus(Method):
         return _dark("der++", setting, self.replay_samples, self.alpha, self.beta)
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network, samples and the outputs they had."""
         return _of_dark(strategy, input_shape)
 
 
@@ -165,6 +171,7 @@ class ErAce(Method):
         return AsymmetricReplay(**_with_memory(setting, self.replay_samples))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and samples."""
         samples = len(strategy.storage_policy.buffer)
         return network_and(strategy, input_shape, samples=samples)
 

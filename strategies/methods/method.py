@@ -132,6 +132,8 @@ class Method(Options):
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored | None:
         """What the strategy keeps between two experiences; None where that is not stated.
 
+        The docstring says it in words, for docs/strategies.md.
+
         Args:
             strategy: as `build` made it.
             input_shape: of one sample.

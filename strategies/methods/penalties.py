@@ -31,7 +31,7 @@ class Ewc(Method):
         return Naive(**setting.template(SummedPenalties(self.penalty)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
-        """Summed importances and their anchor."""
+        """The network, summed importances and their anchor."""
         from cl_manifold.strategies.penalties import SummedPenalties
 
         held = bool(plugin_of(strategy, SummedPenalties).firmness)
@@ -58,7 +58,7 @@ class OnlineEwc(Method):
         return Naive(**setting.template(plugin))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
-        """Importances; anchors of all tasks but the last, whose weights are the network's."""
+        """The network, importances, and anchors of all tasks but the last, which is the network."""
         from avalanche.training.plugins import EWCPlugin
 
         plugin = plugin_of(strategy, EWCPlugin)
@@ -84,6 +84,7 @@ class Si(Method):
         return Naive(**setting.template(SynapticIntelligence(self.penalty, eps=DAMPING)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and its importances."""
         from cl_manifold.strategies.repairs import SynapticIntelligence
 
         held = bool(plugin_of(strategy, SynapticIntelligence).ewc_data[1])
@@ -107,6 +108,7 @@ class Mas(Method):
         return Naive(**setting.template(MASPlugin(lambda_reg=self.penalty)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and its importances."""
         from avalanche.training.plugins import MASPlugin
 
         held = bool(plugin_of(strategy, MASPlugin).importance)
@@ -133,4 +135,5 @@ class Lwf(Method):
         return Naive(**setting.template(Distillation(self.penalty, self.temperature)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network."""
         return network_and(strategy, input_shape)

@@ -19,6 +19,7 @@ class Naive(Method):
         return Strategy(**setting.template())
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network."""
         return network_and(strategy, input_shape)
 
 
@@ -35,6 +36,7 @@ class Random(Method):
         return Strategy(**setting.template(RandomGuess(setting.seed)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network."""
         return network_and(strategy, input_shape)
 
 
@@ -56,7 +58,7 @@ class Joint(Method):
         return JointTraining(**setting.template())
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
-        """Every sample of every task; what is drawn anew is not kept."""
+        """The network and every sample of every task; what is drawn anew is not kept."""
         kept = getattr(strategy, "_experiences", ())
         samples = sum(len(experience.dataset) for experience in kept)
         return network_and(strategy, input_shape, samples=samples)
@@ -74,4 +76,5 @@ class Cumulative(Method):
         return Strategy(**setting.template())
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network and every sample of every task."""
         return network_and(strategy, input_shape, samples=len(strategy.dataset or ()))

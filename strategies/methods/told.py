@@ -24,6 +24,7 @@ class Separate(Method):
         return Naive(**setting.template(SeparateNetworks(setting.stream.topology)))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """A network for every context."""
         from cl_manifold.strategies.separate import SeparateNetworks
 
         floats = plugin_of(strategy, SeparateNetworks).stored_floats
@@ -60,6 +61,7 @@ class Packnet(Method):
         return Naive(**setting.template(plugin))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network, and a byte per weight that says whose it is."""
         from cl_manifold.strategies.separate import PackedTasks
 
         return Stored(plugin_of(strategy, PackedTasks).stored_floats)
@@ -80,6 +82,7 @@ class Concat(Method):
         return Naive(**_told("concat", setting))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network, which has further inputs."""
         return network_and(strategy, input_shape)
 
 
@@ -96,6 +99,7 @@ class JointConcat(Method):
         return JointContextTraining(**_told("joint-concat", setting))
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """The network, which has further inputs, and every sample of every task."""
         samples = sum(len(experience.dataset) for experience in strategy._experiences)
         return network_and(strategy, input_shape, samples=samples)
 

@@ -115,6 +115,7 @@ class WeightManifoldMethod(Method):
         )
 
     def stored(self, strategy: Any, input_shape: tuple[int, ...]) -> Stored:
+        """Control points, covariances, and where it infers or decides an encoder and losses."""
         from cl_manifold.strategies.manifold.plugin import WeightManifoldPlugin
 
         floats = plugin_of(strategy, WeightManifoldPlugin).stored_floats

@@ -1,4 +1,4 @@
-"""The main job's results as the README prints them: mean of seeds 0–2, one row per command.
+"""The main job's results as docs/results.md prints them: mean of seeds 0–2, one row per command.
 
     export CL_MANIFOLD_DATA_DIR=data
     python -m pytest -o addopts= -m benchmark tests/benchmark/test_main_job_benchmark.py -s
