@@ -11,6 +11,7 @@ from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
 from cl_manifold.errors import ConfigError
+from cl_manifold.experiments.architecture import built
 from cl_manifold.experiments.config import RunConfig
 from cl_manifold.experiments.names import STREAMS, load, lookup
 from cl_manifold.experiments.settings import (
@@ -64,13 +65,17 @@ def build_stream(
 
 
 def build_network(config: RunConfig, stream: TaskStream) -> nn.Module:
-    """The network of a stream, initialised from the seed."""
+    """The network of a stream, initialised from the seed.
+
+    Raises:
+        ConfigError: it does not fit the stream's images or classes.
+    """
     return _initialised(config, stream.input_shape, stream.classes)
 
 
 def _initialised(config: RunConfig, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     torch.manual_seed(config.seed)
-    return config.network.build(input_shape, classes)
+    return built(config.network, input_shape, classes)
 
 
 def build_strategy(
