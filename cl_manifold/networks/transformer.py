@@ -6,7 +6,37 @@ from typing import final
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+
+@final
+class Layer(nn.Module):
+    """One pre-norm layer: every token looks at all, then at itself.
+
+    z ← z + W_o softmax(q kᵀ/√d) v,   (q, k, v) = W norm(z) in each head
+    z ← z + W₂ gelu(W₁ norm(z))
+
+    It is `nn.TransformerEncoderLayer` with norm_first, gelu and no dropout, made of linear layers
+    alone: `nn.MultiheadAttention` holds its weights outside of any, so that with a context per
+    sample it would run sample by sample, and say so.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        """As wide as a token; four times as wide between W₁ and W₂."""
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.inside = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def forward(self, z: Float[Tensor, "B N width"]) -> Float[Tensor, "B N width"]:
+        """The tokens afterwards."""
+        parts = self.qkv(self.norm1(z)).unflatten(-1, (3, self.heads, -1))
+        q, k, v = parts.permute(2, 0, 3, 1, 4)
+        z = z + self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+        return z + self.inside(self.norm2(z))
 
 
 @final
@@ -20,7 +50,8 @@ class VisionTransformer(nn.Module):
     Positions are an embedding, and so, like all that has weights here, a layer of torch that also
     runs with a context per sample.
 
-    Source: Dosovitskiy et al., An Image is Worth 16×16 Words (2021).
+    Sources: Dosovitskiy et al., An Image is Worth 16×16 Words (2021); weights start as in Touvron
+    et al., Training data-efficient image transformers (2021).
     """
 
     def __init__(
@@ -49,17 +80,14 @@ class VisionTransformer(nn.Module):
         self.token = token
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.positions = nn.Embedding(patches + token, width)
-        nn.init.trunc_normal_(self.positions.weight, std=0.02)
-        self.layers = nn.Sequential(
-            *(
-                nn.TransformerEncoderLayer(
-                    width, heads, 4 * width, 0.0, nn.GELU(), batch_first=True, norm_first=True
-                )
-                for heads in layers
-            )
-        )
+        self.layers = nn.Sequential(*(Layer(width, heads) for heads in layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, outputs)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear | nn.Embedding):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+            if isinstance(layer, nn.Linear):
+                nn.init.zeros_(layer.bias)
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B outputs"]:
         """The outputs for each image."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention
+from torch.nn.functional import layer_norm
 from torchvision import models
 
 from cl_manifold.errors import ConfigError
@@ -83,8 +83,32 @@ def test_group_norm_leaves_nothing_off_the_manifold_and_batch_norm_has_buffers()
 # -- vit-tiny --------------------------------------------------------------------------------------
 
 
+TORCHS = {
+    "norm1": "norm1",
+    "norm2": "norm2",
+    "self_attn.in_proj_": "qkv.",
+    "self_attn.out_proj": "out",
+    "linear1": "inside.0",
+    "linear2": "inside.2",
+}
+
+
+def torchs_layer(layer: nn.Module, width: int, heads: int) -> nn.Module:
+    """Torch's own layer with the same weights."""
+    found = nn.TransformerEncoderLayer(
+        width, heads, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+    ).double()
+    names = {}
+    for name in found.state_dict():
+        start = next(start for start in TORCHS if name.startswith(start))
+        names[name] = TORCHS[start] + name.removeprefix(start)
+    assert set(names.values()) == set(layer.state_dict())
+    found.load_state_dict({name: layer.state_dict()[own] for name, own in names.items()})
+    return found
+
+
 def slow_transformer(network: Any, x: Tensor, patch: int, heads: int, token: bool) -> Tensor:
-    """By hand, patch after patch."""
+    """Patch after patch, then torch's own layers."""
     weights = dict(network.named_parameters())
     rows = []
     for top in range(0, x.shape[2], patch):
@@ -94,21 +118,8 @@ def slow_transformer(network: Any, x: Tensor, patch: int, heads: int, token: boo
             rows.append(torch.einsum("bchw,dchw->bd", cut, kernel) + weights["patches.bias"])
     z = torch.stack(([torch.zeros_like(rows[0])] if token else []) + rows, 1)
     z = z + weights["positions.weight"]
-    for number in range(len(network.layers)):
-        w = {
-            name.removeprefix(f"layers.{number}."): value
-            for name, value in weights.items()
-            if name.startswith(f"layers.{number}.")
-        }
-        width = z.shape[-1]
-        h = layer_norm(z, (width,), w["norm1.weight"], w["norm1.bias"])
-        qkv = h @ w["self_attn.in_proj_weight"].T + w["self_attn.in_proj_bias"]
-        parts = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in qkv.chunk(3, -1)]
-        h = scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
-        z = z + h @ w["self_attn.out_proj.weight"].T + w["self_attn.out_proj.bias"]
-        h = layer_norm(z, (width,), w["norm2.weight"], w["norm2.bias"])
-        h = gelu(h @ w["linear1.weight"].T + w["linear1.bias"])
-        z = z + h @ w["linear2.weight"].T + w["linear2.bias"]
+    for layer in network.layers:
+        z = torchs_layer(layer, z.shape[-1], heads)(z)
     z = layer_norm(z, (z.shape[-1],), weights["norm.weight"], weights["norm.bias"])
     return (z[:, 0] if token else z.mean(1)) @ weights["head.weight"].T + weights["head.bias"]
 
@@ -137,7 +148,7 @@ def test_the_source_has_as_many_weights() -> None:
 
 def test_layers_start_different() -> None:
     network: Any = VitTiny(width=6).build((1, 8, 8), 3)
-    first, second = network.layers[0].linear1.weight, network.layers[1].linear1.weight
+    first, second = network.layers[0].qkv.weight, network.layers[1].qkv.weight
     assert not torch.equal(first, second)
 
 

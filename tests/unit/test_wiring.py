@@ -121,7 +121,7 @@ CASES: list[tuple[str, Any, dict[str, Any], Callable[[Any], Any], Any]] = [
     ("network.width", 12, {"network.name": "vit-tiny"}, lambda s: s.model.head.in_features, 12),
     ("network.depth", 4, {"network.name": "vit-tiny"}, lambda s: len(s.model.layers), 4),
     ("network.heads", 2, {"network.name": "vit-tiny"},
-     lambda s: s.model.layers[0].self_attn.num_heads, 2),
+     lambda s: s.model.layers[0].heads, 2),
     ("network.pooling", "mean", {"network.name": "vit-tiny"}, lambda s: s.model.token, False),
     ("training.epochs", 9, {}, lambda s: s.train_epochs, 9),
     ("training.batch_size", 11, {}, lambda s: s.train_mb_size, 11),
