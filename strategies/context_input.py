@@ -15,7 +15,7 @@ from .conditioned import CONTEXTS, with_sample_contexts
 
 @final
 class ContextInput(nn.Module):
-    """A network that reads features of the context beside the flattened input: f([x, φ(c)]).
+    """A network that reads features of the context beside the input: f([x, φ(c)]).
 
     Attributes:
         told: features of the present mini-batch, (F,) for all or (B, F) for each; the plugin
@@ -24,16 +24,28 @@ class ContextInput(nn.Module):
 
     told: Tensor
 
-    def __init__(self, network: nn.Module, features: int) -> None:
-        """Around a network of flat inputs, the last of which are that many features."""
+    def __init__(self, network: nn.Module, features: int, flat: bool = True) -> None:
+        """Around a network of inputs that `joined` joins to that many features."""
         super().__init__()
-        self.network = network
+        self.network, self.flat = network, flat
         self.register_buffer("told", torch.zeros(features), persistent=False)
 
     def forward(self, x: Float[Tensor, "B ..."]) -> Float[Tensor, "B classes"]:
         """The network's answer at the context that was told."""
         told = self.told.to(x).expand(len(x), -1)
-        return self.network(torch.cat([x.flatten(1), told], dim=1))
+        return self.network(joined(x, told, self.flat))
+
+
+def joined(x: Float[Tensor, "B ..."], told: Float[Tensor, "B F"], flat: bool) -> Tensor:
+    """Inputs and what is told beside them, one row per sample.
+
+    Returns:
+        (B, inputs + F) where `flat`; else, for convolutions, (B, C + F, H, W) with constant
+        channels.
+    """
+    if flat:
+        return torch.cat([x.flatten(1), told], 1)
+    return torch.cat([x, told[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1)
 
 
 @final

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry import Topology
 
-from .context_input import ContextFeatures
+from .context_input import ContextFeatures, joined
 
 
 def per_sample(values: Float[Tensor, "*batch n"], count: int) -> Float[Tensor, "count n"]:
@@ -64,9 +64,7 @@ class Concatenated(nn.Module):
     ) -> Float[Tensor, "B classes"]:
         """The network's answer at the contexts."""
         told = per_sample(self.features(context), len(x)).to(x)
-        if self.flat:
-            return self.network(torch.cat([x.flatten(1), told], 1))
-        return self.network(torch.cat([x, told[:, :, None, None].expand(-1, -1, *x.shape[2:])], 1))
+        return self.network(joined(x, told, self.flat))
 
 
 @final

@@ -26,23 +26,31 @@ def strategies(as_json: bool) -> None:
 @click.command()
 @click.argument("stream", default="rotated-digits")
 @click.option("--strategy", metavar="NAME", help="Strategy. [the stream's usual one]")
-@click.option("--network", default="mlp", metavar="NAME", help="Network.")
+@click.option("--network", metavar="NAME", help="Network. [mlp]")
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="As in a run, also names."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def settings(stream: str, strategy: str | None, network: str, as_json: bool) -> None:
+def settings(
+    stream: str,
+    strategy: str | None,
+    network: str | None,
+    assignments: tuple[str, ...],
+    as_json: bool,
+) -> None:
     """List the settings that a run of STREAM has: key, default, range, meaning.
 
-    Defaults are those in effect: the stream's, and the strategy's on this stream.
+    Defaults are those in effect: the stream's, the strategy's on this stream, what is set here.
     """
-    from cl_manifold.experiments.config import fields_of, resolve
-    from cl_manifold.experiments.fitting import usual_strategy
+    from cl_manifold.experiments.config import fields_of, from_assignments, names_of, resolve
     from cl_manifold.options import range_text
 
-    strategy = strategy or usual_strategy(stream)
-    names = {"stream.name": stream, "strategy.name": strategy, "network.name": network}
-    values = {key: value for key, value, _ in resolve([("command line", names)]).rows()}
+    named = {"stream.name": stream, "strategy.name": strategy, "network.name": network}
+    layer = {key: name for key, name in named.items() if name} | from_assignments(assignments)
+    values = {key: value for key, value, _ in resolve([("command line", layer)]).rows()}
     rows = [
         (key, values[key], range_text(field), field.description or "")
-        for key, field in fields_of(stream, network, strategy).items()
+        for key, field in fields_of(**names_of([layer])).items()
     ]
     if as_json:
         columns = ("key", "default", "range", "meaning")

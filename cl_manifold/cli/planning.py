@@ -97,6 +97,7 @@ def plan(
 def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     """One plan per topology, on the contexts of the configured stream."""
     from cl_manifold.contexts.plan import plan as plan_topology
+    from cl_manifold.experiments.architecture import built
     from cl_manifold.experiments.names import STREAMS, load, lookup
     from cl_manifold.experiments.settings import ContinuumSettings, FileSettings
     from cl_manifold.experiments.topologies import build_basis
@@ -124,7 +125,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
         raise ConfigError(
             f"plan is about weight manifolds, but strategy is {method.name}; leave --strategy out"
         )
-    layout = layout_of(config.network.build(stream.input_shape, stream.outputs), method.blocks)
+    layout = layout_of(built(config.network, stream.input_shape, stream.outputs), method.blocks)
     names = _names(topologies) or USUAL[stream.topology.spec()["kind"]]
     return [
         plan_topology(

@@ -13,6 +13,7 @@ from torch import nn
 from cl_manifold.data.options import DataOptions
 from cl_manifold.data.table import table_stream
 from cl_manifold.errors import ConfigError
+from cl_manifold.experiments.architecture import built
 from cl_manifold.experiments.config import RunConfig
 from cl_manifold.experiments.names import STREAMS, load, lookup
 from cl_manifold.experiments.settings import (
@@ -85,13 +86,17 @@ def _of_file(config: FileSettings, data: DataOptions, seed: int) -> TaskStream:
 
 
 def build_network(config: RunConfig, stream: TaskStream) -> nn.Module:
-    """The network of a stream, initialised from the seed."""
+    """The network of a stream, initialised from the seed.
+
+    Raises:
+        ConfigError: it does not fit the stream's inputs or outputs.
+    """
     return _initialised(config, stream.input_shape, stream.outputs)
 
 
 def _initialised(config: RunConfig, input_shape: tuple[int, ...], classes: int) -> nn.Module:
     torch.manual_seed(config.seed)
-    return config.network.build(input_shape, classes)
+    return built(config.network, input_shape, classes)
 
 
 def build_strategy(

@@ -30,7 +30,7 @@ from cl_manifold.experiments.settings import (
     TopologyOptions,
     TrainingOptions,
 )
-from cl_manifold.networks import Network
+from cl_manifold.networks import Network, network_kind
 from cl_manifold.options import Options, options_of, value_text
 from cl_manifold.strategies.methods.method import Method
 from cl_manifold.strategies.methods.weight_manifold import ContextOptions
@@ -140,7 +140,7 @@ def sections_of(stream: str, network: str, strategy: str) -> dict[str, type[Opti
     sections: dict[str, type[Options]] = {
         "": RunSettings,
         "stream": settings,
-        "network": kind_of("network", NETWORKS, network, Network),
+        "network": network_named(network),
         "strategy": method,
         "training": StepTraining if at_once else TrainingOptions,
     }
@@ -163,6 +163,15 @@ def kind_of(kind: str, table: Mapping[str, Any], name: str, base: type[S]) -> ty
             f"{base.__module__}.{base.__name__} that defines build; give package.module:Class"
         )
     return found
+
+
+def network_named(name: str) -> type[Network]:
+    """The settings of the network of that name.
+
+    Raises:
+        ConfigError: there is none, or it makes no networks.
+    """
+    return network_kind(name, load(lookup("network", NETWORKS, name).target))
 
 
 def _settings_of_stream(name: str) -> type[Options]:

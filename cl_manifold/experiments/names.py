@@ -151,6 +151,14 @@ TOPOLOGIES: Mapping[str, Item] = {
 NETWORKS: Mapping[str, Item] = {
     "mlp": Item("linear layers with ReLU (network.hidden)", "cl_manifold.networks:Mlp"),
     "cnn": Item("3×3 convolutions with GroupNorm (network.channels)", "cl_manifold.networks:Cnn"),
+    "resnet18": Item(
+        "residual network of 18 layers (network.width, network.stem, network.norm)",
+        "cl_manifold.networks:Resnet18",
+    ),
+    "vit-tiny": Item(
+        "small vision transformer (network.patch, network.width, network.depth, network.heads)",
+        "cl_manifold.networks:VitTiny",
+    ),
 }
 
 

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from cl_manifold.contexts import TaskRecord
 from cl_manifold.errors import DataError, IncompatibleError
 from cl_manifold.experiments import snapshot
+from cl_manifold.experiments.architecture import described
 from cl_manifold.experiments.progress import Progress
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
@@ -79,6 +80,9 @@ def start(place: Place, trial: Trial) -> KeptRun:
     kept.run.log_dataset(stream.name, stream.digest, config.stream.holdout)
     sources = {key: {"value": value, "source": source} for key, value, source in rows}
     kept.run.log_json(sources, "configuration.json")
+    network = described(config.network, trial.network, stream.input_shape, stream.outputs)
+    kept.run.log_json(network, "network.json")
+    kept.run.log_text(f"{trial.network}\n", "network.txt")
     return kept
 
 

@@ -15,6 +15,7 @@ from warnings import catch_warnings, simplefilter
 import avalanche
 import numpy as np
 import torch
+import torchvision
 from avalanche.evaluation.metrics import accuracy_metrics, loss_metrics
 from avalanche.training.plugins import EvaluationPlugin
 
@@ -291,7 +292,8 @@ class Trial:
 def versions() -> dict[str, str]:
     """Of what decides which attributes objects have and which numbers come out."""
     found = {"cl_manifold": __version__, "avalanche": avalanche.__version__}
-    return found | {"torch": str(torch.__version__), "numpy": np.__version__}
+    found |= {"torch": str(torch.__version__), "torchvision": str(torchvision.__version__)}
+    return found | {"numpy": np.__version__}
 
 
 def _known(tree: Tree, key: str, kind: type) -> Any:

@@ -7,6 +7,7 @@ from types import BuiltinFunctionType
 from typing import Any, final
 
 import torch
+from torch import nn
 
 PACKAGES = ("cl_manifold", "avalanche", "torch.nn", "torch.optim", "torch.utils.data", "math")
 _BUILT_IN = (
@@ -28,13 +29,16 @@ class Trust:
         """The class or function of that qualified name; None where there is none or it may not be.
 
         Of torch itself only operators are trusted, which make tensors from tensors: torch.load is
-        none.
+        none. Of torchvision only modules are: its functions fetch weights.
         """
         if module == "builtins":
             return next((kind for kind in _BUILT_IN if kind.__name__ == name), None)
         if module == "torch":
             found = getattr(torch, name, None)
             return found if isinstance(found, BuiltinFunctionType) else None
+        if module.partition(".")[0] == "torchvision":
+            found = _named(module, name)
+            return found if isinstance(found, type) and issubclass(found, nn.Module) else None
         if any(module == p or module.startswith(f"{p}.") for p in self._packages):
             return _named(module, name)
         found = _named(module, name) if module == "collections" else None

@@ -23,6 +23,12 @@ class Residual(Network):
         return nn.Sequential(first, *blocks, nn.Linear(self.width, classes))
 
 
+def plain(input_shape: tuple[int, ...], classes: int, width: int = 64) -> nn.Sequential:
+    """A function does as well: `network.name=my_network:plain`; `width` is a setting."""
+    first = nn.Linear(prod(input_shape), width)
+    return nn.Sequential(nn.Flatten(), first, nn.ReLU(), nn.Linear(width, classes))
+
+
 class Block(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()

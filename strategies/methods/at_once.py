@@ -186,17 +186,24 @@ def all_contexts(setting: Setting, module: Any, optimizer: Any = None) -> Any:
 
 def concatenated(setting: Setting) -> Any:
     """A network that reads features of the context beside its input."""
+    from cl_manifold.strategies.context_networks import Concatenated
+
+    features = features_of(setting)
+    network, flat = wider(setting, features.size)
+    return Concatenated(network, features, flat)
+
+
+def wider(setting: Setting, features: int) -> tuple[Any, bool]:
+    """The network for inputs with that many features beside them, and whether they are flat.
+
+    They are where the network begins with flattening; else the features are channels.
+    """
     from math import prod
 
     from torch import nn
 
-    from cl_manifold.strategies.context_networks import Concatenated
-
-    features = features_of(setting)
     layers = (m for m in setting.network.modules() if not list(m.children()))
     flat = isinstance(next(layers), nn.Flatten)
     channels, *size = setting.stream.input_shape
-    shape = (channels + features.size, *size)
-    if flat:
-        shape = (prod(setting.stream.input_shape) + features.size,)
-    return Concatenated(setting.network_for(shape), features, flat)
+    shape = (prod((channels, *size)) + features,) if flat else (channels + features, *size)
+    return setting.network_for(shape), flat

@@ -1,12 +1,11 @@
 """Methods that are told the context: a network each, parts of one network, a further input."""
 
-from math import prod
 from typing import Any
 
 from cl_manifold.errors import ConfigError
 from cl_manifold.options import Share
 
-from .at_once import all_contexts, concatenated
+from .at_once import all_contexts, concatenated, wider
 from .counting import network_and, plugin_of
 from .method import Method, Setting, Stored
 
@@ -55,7 +54,13 @@ class Packnet(Method):
             raise ConfigError(
                 "packnet trains on after it has pruned, but training.epochs is 1; give at least 2"
             )
-        packed = PackNetModel(setting.network)
+        try:
+            packed = PackNetModel(setting.network)
+        except ValueError as error:
+            raise ConfigError(
+                f"packnet prunes linear and convolution layers, but this network has others with "
+                f"weights ({error}); choose network mlp"
+            ) from None
         topology = setting.stream.topology
         plugin = PackedTasks(packed, topology, max(1, epochs // 5), self.pruned)
         return Naive(**setting.template(plugin))
@@ -119,7 +124,7 @@ def _told(name: str, setting: Setting) -> dict[str, Any]:
             "choose a stream that gives contexts"
         )
     features = ContextFeatures(setting.basis_on(stream.topology))
-    inner = setting.network_for((prod(stream.input_shape) + features.size,))
-    network = ContextInput(inner, features.size)
+    inner, flat = wider(setting, features.size)
+    network = ContextInput(inner, features.size, flat)
     optimizer = setting.optimizer_for(network)
     return setting.template(TellContext(features), model=network, optimizer=optimizer)

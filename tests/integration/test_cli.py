@@ -53,6 +53,8 @@ def test_a_run_leaves_everything_in_mlflow(call: Call, tmp_path: Path) -> None:
     assert files >= {
         "contexts.json",
         "configuration.json",
+        "network.json",
+        "network.txt",
         "result.json",
         "report.html",
         "manifold.safetensors",

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cl_manifold.cli import main
+from cl_manifold.experiments.architecture import rebuilt
 from cl_manifold.experiments.recording import Recorder
 
 FILES = Path(__file__).parents[2] / "docs" / "own"
@@ -43,7 +44,7 @@ def call(
         return stopped.value.code, capsys.readouterr().out
 
     yield command
-    for name in ("my_strategy", "my_network", "my_stream"):
+    for name in ("my_strategy", "my_network", "my_stream", "tower"):
         sys.modules.pop(name, None)
 
 
@@ -79,9 +80,59 @@ def test_their_settings_are_listed_and_checked(call: Call) -> None:
     assert call("run", *names, "--set", "strategy.pul=2", *TINY)[0] == 2
 
 
+TOWER = """
+from math import prod
+from torch import nn
+
+class Tower(nn.Module):
+    def __init__(self, input_shape, outputs, width: int = 4, deep: bool = False):
+        super().__init__()
+        inside = [nn.Linear(width, width), nn.ReLU()] if deep else []
+        first = nn.Linear(prod(input_shape), width)
+        self.layers = nn.Sequential(first, nn.ReLU(), *inside, nn.Linear(width, outputs))
+
+    def forward(self, x):
+        return self.layers(x.flatten(1))
+
+def narrow(input_shape, outputs):
+    return Tower(input_shape, outputs - 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "count"),
+    [
+        (("network.name=my_network:plain", "network.width=7"), 256 * 7 + 7 + 7 * 10 + 10),
+        (("network.name=tower:Tower", "network.deep=true"), 256 * 4 + 4 + 4 * 4 + 4 + 4 * 10 + 10),
+    ],
+)
+def test_a_function_or_a_module_class_is_a_network(
+    call: Call, tmp_path: Path, words: tuple[str, ...], count: int
+) -> None:
+    (tmp_path / "tower.py").write_text(TOWER)
+    named = tuple(part for word in words for part in ("--set", word))
+    code, text = call("run", *TINY[:8], *named, "--json")
+    result = json.loads(text)
+    assert code == 0
+    assert result["model_floats"] == count
+    [run] = runs_of(tmp_path)
+    assert {
+        f"{key}={run.data.params[key]}" for key in ("network.name", words[1].split("=")[0])
+    } == {*words}
+    found = json.loads(next(tmp_path.rglob("network.json")).read_text())
+    assert found["name"] == words[0].removeprefix("network.name=")
+    assert sum(p.numel() for p in rebuilt(found).parameters()) == found["parameters"] == count
+    if "tower" in found["name"]:
+        assert call("run", *TINY[:8], "--set", "network.name=tower:narrow")[0] == 2
+        assert call("run", *TINY[:8], "--set", "network.name=tower:nn")[0] == 2
+        assert len(runs_of(tmp_path)) == 1, "what does not fit is refused before a run begins"
+
+
 def test_they_are_compared_and_tuned(call: Call) -> None:
     strategies = ("--strategies", "my_strategy:Anchored,naive", "--seeds", "0", "--jobs", "2")
-    code, text = call("compare", "my_stream:Shifted", *strategies, "--tune", "--json", *TINY)
+    # a function's settings, which reach the processes of a comparison
+    words = (*TINY, "--set", "network.name=my_network:plain")
+    code, text = call("compare", "my_stream:Shifted", *strategies, "--tune", "--json", *words)
     result = json.loads(text)
     assert code == 0
     assert {row["label"] for row in result["rows"]} == {"my_strategy:Anchored", "naive"}

@@ -131,7 +131,7 @@ def test_a_snapshot_of_other_data_is_refused(tmp_path: Path) -> None:
         trial_of().thaw(tree | {"digest": "0"})
 
 
-@pytest.mark.parametrize("name", ["cl_manifold", "avalanche", "torch", "numpy"])
+@pytest.mark.parametrize("name", ["cl_manifold", "avalanche", "torch", "torchvision", "numpy"])
 def test_a_snapshot_of_another_version_is_refused(name: str) -> None:
     tree = trial_of().freeze()
     tree["versions"][name] = "0.0"

@@ -1,35 +1,15 @@
-"""Networks that a configuration can name. Any `nn.Module` works on a weight manifold.
+"""Plain stacks of layers: linear ones, or convolutions."""
 
-A network of your own is a class in a file of your own, named `module:Class` on the command line:
-its fields are its settings, and `build` makes the module. See `Mlp`.
-"""
-
-from abc import abstractmethod
 from itertools import pairwise
 from math import gcd, prod
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from cl_manifold.options import Options
+from .network import Network, Width, image_shape
 
 if TYPE_CHECKING:
     from torch.nn import Module, Sequential
 else:  # torch takes a second to load
     Module = Sequential = Any
-
-Width = Annotated[int, Field(ge=1, le=100_000)]
-
-
-class Network(Options):
-    """A kind of network. Its fields are its settings, `network.<field>` in a configuration."""
-
-    name: str = "mlp"
-    """The network: mlp, cnn, or `package.module:Class`."""
-
-    @abstractmethod
-    def build(self, input_shape: tuple[int, ...], classes: int) -> Module:
-        """A module from inputs of that shape to as many outputs, initialised by torch's seed."""
 
 
 class Mlp(Network):
@@ -80,7 +60,7 @@ def cnn(input_shape: tuple[int, ...], channels: tuple[int, ...], classes: int) -
     """
     from torch import nn
 
-    inputs, height, width = input_shape
+    inputs, height, width = image_shape("cnn", input_shape)
     layers: list[Module] = []
     for before, after in pairwise([inputs, *channels]):
         layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(gcd(8, after), after)]
