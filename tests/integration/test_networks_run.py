@@ -73,7 +73,7 @@ def test_all_contexts_at_once(name: str, strategy: str) -> None:
         if torch.equal(value, before[key])
     ]  # fmt: skip
     assert not still, "everything is trained"
-    assert 0 <= trial.result("").acc <= 1
+    assert 0 <= trial.result("").score <= 1
 
 
 @pytest.mark.parametrize("name", FEW)
@@ -120,7 +120,7 @@ def test_the_artifacts_of_a_run_build_its_network_again(call: Call, folder: Path
     again = trial_of(**values)  # the same weights, since the seed is the same
     assert list(again.steps()) == [0, 1]
     plugin: Any = again.manifold
-    assert json.loads(out)["accuracy_matrix"] == again.result("").accuracy_matrix
+    assert json.loads(out)["score_matrix"] == again.result("").score_matrix
     x = torch.rand(5, 1, 16, 16)
     for context in plugin.coordinates():
         manifold.layout.write(module, manifold.state(context))
