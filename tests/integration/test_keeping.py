@@ -76,15 +76,14 @@ def assert_whole(store: Store, steps: int) -> Any:
     return run
 
 
-def test_what_a_run_records_arrives(store: Store, begin: Any, tmp_path: Path) -> None:
+def test_what_a_run_records_arrives(store: Store, begin: Any) -> None:
     kept = begin()
     assert kept.run.run_id == runs_of(store)[0].info.run_id
     kept.run.log_dataset("digits", "abc", "test")
     kept.run.set_name("better")
     kept.run.set_description("**done**")
     kept.run.log_figure(Figure(), "figure.png")
-    (tmp_path / "own.txt").write_text("own")
-    kept.run.log_file(tmp_path / "own.txt", "deep/down")
+    kept.log_bytes(b"own", "deep/down/own.bin")
     write(kept, 0, 1)
     end(kept)
     run = assert_whole(store, 2)
@@ -93,7 +92,7 @@ def test_what_a_run_records_arrives(store: Store, begin: Any, tmp_path: Path) ->
     assert run.data.tags["mlflow.note.content"] == "**done**"
     assert run.inputs.dataset_inputs[0].dataset.name == "digits"
     root = Path(run.info.artifact_uri)
-    assert (root / "deep" / "down" / "own.txt").read_text() == "own"
+    assert (root / "deep" / "down" / "own.bin").read_bytes() == b"own"
     assert (root / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "contexts.json", "type": "table"}
