@@ -138,6 +138,24 @@ def test_a_run_whose_id_was_not_noted_goes_on_without_a_twin(
     assert_whole(store, 2)
 
 
+def test_points_that_only_the_store_has_are_not_doubled(
+    store: Store, begin: Any, said: list[str]
+) -> None:
+    """A full disk kept them from the journal, and from the note of what was sent."""
+    kept = begin()
+    write(kept, 0, 1, 2)
+    kept.finish("KILLED")
+    journal = (kept.path / "journal.jsonl").read_text().splitlines(keepends=True)
+    (kept.path / "journal.jsonl").write_text(journal[0])
+    (kept.path / "sent.json").write_text(json.dumps({"run_id": kept.run.run_id, "lines": 1}))
+    again = keeping.go_on(store, kept.path, said.append)
+    for step in range(4):
+        write(again, step)
+        assert again._sender.wait(30.0)
+    end(again)
+    assert_whole(store, 4)
+
+
 class Broken:
     """Breaks calls of MLflow's client for a while."""
 
