@@ -59,7 +59,14 @@ class Display:
         tb: TracebackType | None,
     ) -> None:
         self._progress.stop()
-        if error is not None and self._run is not None:
+        if error is not None and self._run is not None and not self.safe:
+            run_id = self._run.run_id
+            console().print(
+                f"Run {run_id} could not be written to its end; with room again go on with "
+                f"{program()} resume {run_id[:8]}",
+                soft_wrap=True,
+            )
+        elif error is not None and self._run is not None:
             status = "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
             console().print(
                 f"Run {self._run.run_id} is marked {status}; finished tasks are kept: "
@@ -69,6 +76,11 @@ class Display:
             )
 
     # -- the observer of a run -----------------------------------------------------------------
+
+    @property
+    def safe(self) -> bool:
+        """Whether what the run found outlives this process."""
+        return self._run is None or self._run.safe
 
     def recording(self, run: Any) -> None:
         """Remember the MLflow run."""

@@ -1,7 +1,5 @@
 """`resume` and `sync`: what earlier commands left behind."""
 
-import json
-import sys
 from typing import Any
 
 import click
@@ -25,7 +23,7 @@ def resume(run: str, tracking_uri: str | None, experiment: str | None, as_json: 
       cl-manifold resume 3f2a
     """  # noqa: D301
     from cl_manifold.cli.display import console
-    from cl_manifold.cli.running import shown
+    from cl_manifold.cli.running import show
 
     with console().status("loading torch, avalanche and mlflow"):
         from cl_manifold.experiments.leaving import resume as resume_run
@@ -33,10 +31,7 @@ def resume(run: str, tracking_uri: str | None, experiment: str | None, as_json: 
     def work(display: Any) -> Any:
         return resume_run(run, tracking_uri, experiment or "cl-manifold", display)
 
-    result = shown(work)
-    if as_json:
-        json.dump(result.as_dict(), sys.stdout)
-        sys.stdout.write("\n")
+    show(work, as_json)
 
 
 @click.command()

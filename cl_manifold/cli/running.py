@@ -45,21 +45,26 @@ def run(
         from cl_manifold.experiments.running import run as run_anew
     say_guesses(resolved.notes)
     work = run_or_resume if resumed else run_anew
-    result = shown(lambda display: work(resolved, display))
-    if as_json:
-        json.dump(result.as_dict(), sys.stdout)
-        sys.stdout.write("\n")
+    show(lambda display: work(resolved, display), as_json)
 
 
-def shown(work: Callable[[Any], Any]) -> Any:
-    """The result of the work, drawn while it goes on and summed up at its end."""
+def show(work: Callable[[Any], Any], as_json: bool) -> None:
+    """Draw the work while it goes on and sum it up at its end.
+
+    Raises:
+        click.exceptions.Exit: the result could be written nowhere; this is its only appearance.
+    """
     from cl_manifold.cli.display import Display
 
     signal.signal(signal.SIGTERM, _stop)
     with Display() as display:
         result = work(display)
     display.summary(result)
-    return result
+    if as_json:
+        json.dump(result.as_dict(), sys.stdout)
+        sys.stdout.write("\n")
+    if not display.safe:
+        raise click.exceptions.Exit(1)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

@@ -6,25 +6,24 @@ the finished tasks.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from time import monotonic, sleep
 from typing import Any, final
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from cl_manifold.contexts import TaskRecord
-from cl_manifold.errors import DataError, IncompatibleError
+from cl_manifold.errors import ClManifoldError, DataError, IncompatibleError, StoreError
 from cl_manifold.experiments import snapshot
 from cl_manifold.experiments.architecture import described
 from cl_manifold.experiments.progress import Progress
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
 from cl_manifold.geometry import Simplex
-from cl_manifold.manifold.saving import save_manifold
-from cl_manifold.manifold.weight_manifold import WeightManifold
+from cl_manifold.manifold.saving import saved
 from cl_manifold.tracking import KeptRun, Store, keeping, version_tags
 from cl_manifold.tracking.figures import (
     learning_figure,
@@ -37,6 +36,10 @@ from cl_manifold.tracking.page import markdown
 from cl_manifold.tracking.projection import project_weights
 from cl_manifold.tracking.report import ReportData, render_report
 
+PATIENCE = 60.0
+"""Seconds that a run waits for room on the disk before it stops."""
+PAUSE = 1.0
+"""Seconds between two attempts."""
 GRID = 361
 """Contexts along the topology at which the weights are drawn."""
 
@@ -98,7 +101,7 @@ class Recorder:
             title: what the run is called before its result and seed.
         """
         self.run, self._kept, self._title = kept.run, kept, title
-        self._resumable, self._told = True, False
+        self._resumable = True
 
     @property
     def snapshot(self) -> Path:
@@ -112,8 +115,9 @@ class Recorder:
             self.run.log_metrics(_metrics(trial), step=step)
             self.run.log_table(_table(progress), "contexts.json")
             if (plugin := trial.manifold) and plugin.manifold:
-                self._state(plugin.manifold)
-        self._kept.check_disk()
+                content, header = saved(plugin.manifold)
+                self._kept.log_bytes(content, "manifold.safetensors")
+                self.run.log_text(header, "manifold.json")
 
     def end(self, trial: Trial) -> Result:
         """Figures, result and report over the finished tasks."""
@@ -135,8 +139,29 @@ class Recorder:
             )
         return result
 
+    def keep(self, trial: Trial, step: int) -> None:
+        """What an experience found, put aside and recorded; waits for a while where no room is.
+
+        A run that went on without room would lose, if it were stopped, all that it finds from here.
+
+        Raises:
+            ClManifoldError: there was no room in time.
+        """
+        try:
+            self._patiently(trial, lambda: self.put_aside(trial))
+        except ClManifoldError:
+            trial.observer.say(f"experience {step + 1} is not kept; who goes on trains it again")
+            raise
+        self.task(trial, step)
+        self._patiently(trial, self._kept.secure)
+
     def put_aside(self, trial: Trial) -> None:
-        """The snapshot; a trial that cannot be put aside goes on without, and that is said once."""
+        """The snapshot; a trial that cannot be put aside goes on without, and that is said once.
+
+        Raises:
+            ClManifoldError: the disk takes nothing.
+        """
+        self._kept.secure()  # a run that goes on from here has no other place for it
         if not self._resumable:
             return
         try:
@@ -145,19 +170,22 @@ class Recorder:
             self._resumable = False
             self.snapshot.unlink(missing_ok=True)
             trial.observer.say(f"this run cannot be resumed if it is stopped: {error}")
-        except DataError as error:
-            if not self._told:
-                trial.observer.say(f"{error}; training goes on")
-            self._told = True
-        else:
-            self._told = False
 
-    def _state(self, manifold: WeightManifold) -> None:
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "manifold.safetensors"
-            save_manifold(manifold, path)
-            self.run.log_file(path)
-            self.run.log_file(path.with_suffix(".json"))
+    def _patiently(self, trial: Trial, write: Callable[[], None]) -> None:
+        """Write, again and again until it works; a run that cannot be resumed goes on without."""
+        end, told = monotonic() + PATIENCE, False
+        while True:
+            try:
+                return write()
+            except (DataError, StoreError) as error:
+                if not self._resumable:
+                    return None
+                if monotonic() > end:
+                    raise
+                if not told:
+                    trial.observer.say(f"{error}; training waits {PATIENCE:.0f} s for it")
+                told = True
+            sleep(PAUSE)
 
 
 def _metrics(trial: Trial) -> dict[str, float | None]:

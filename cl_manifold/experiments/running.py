@@ -85,8 +85,7 @@ def _finished(trial: Trial, place: Place, kept: KeptRun) -> Result:
             if trial.progress.done:  # stopped between the snapshot and the record
                 recorder.task(trial, trial.progress.done - 1)
             for step in trial.steps():
-                recorder.put_aside(trial)
-                recorder.task(trial, step)
+                recorder.keep(trial, step)
             result = recorder.end(trial)
     except BaseException as error:
         try:

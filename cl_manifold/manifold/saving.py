@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from cl_manifold.errors import LayoutError, StoreError
@@ -33,6 +33,17 @@ def save_manifold(manifold: WeightManifold, path: Path) -> None:
 
     A reader sees the old file or the new one, never half of one.
     """
+    content, text = saved(manifold)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(content)
+    publish(part, path)
+    part.write_text(text)
+    publish(part, path.with_suffix(".json"))
+
+
+def saved(manifold: WeightManifold) -> tuple[bytes, str]:
+    """The safetensors file of a manifold, and the JSON of its header for people."""
     tensors = {"belief": manifold.belief.triangle, "prior": manifold.belief.prior}
     for entry in manifold.layout.entries:
         kept = manifold.points.of(entry.name).tensors()
@@ -55,12 +66,8 @@ def save_manifold(manifold: WeightManifold, path: Path) -> None:
         "layout": manifold.layout.spec(),
     }
     header["checksum"] = checksum(header, kept)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    save_file(kept, part, metadata={"cl_manifold": json.dumps(header)})
-    publish(part, path)
-    part.write_text(json.dumps(header, indent=1))
-    publish(part, path.with_suffix(".json"))
+    content = save(kept, metadata={"cl_manifold": json.dumps(header)})
+    return content, json.dumps(header, indent=1)
 
 
 def load_manifold(path: Path, module: nn.Module) -> WeightManifold:

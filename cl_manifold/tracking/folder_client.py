@@ -1,11 +1,10 @@
 """What of MLflow's client a run needs, written to the run's folder instead of the store."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from math import isnan
-from pathlib import Path
 from time import time
 from typing import Any, final
 
@@ -24,8 +23,11 @@ class FolderClient:
         tracking_uri: of the store that the run will be sent to.
     """
 
-    def __init__(self, folder: RunFolder, tracking_uri: str) -> None:
-        self.folder, self.tracking_uri = folder, tracking_uri
+    def __init__(
+        self, folder: RunFolder, tracking_uri: str, written: Callable[[], None] = lambda: None
+    ) -> None:
+        """Write to a folder; `written` is called after every group."""
+        self.folder, self.tracking_uri, self._written = folder, tracking_uri, written
         self._group: list[tuple[Line, dict[str, bytes]]] | None = None
 
     @contextmanager
@@ -46,7 +48,7 @@ class FolderClient:
             line |= {kind: part[kind] for kind in ("name", "status") if kind in part}
             contents |= files
         if any(line.values()) or contents:
-            self.folder.append(line, contents)
+            self._append(line, contents)
 
     def log_batch(
         self,
@@ -108,17 +110,19 @@ class FolderClient:
         image.save(file, format="png")
         self._write({}, {f"images/{key.replace('/', '_')}_{step:06d}.png": file.getvalue()})
 
-    def log_artifact(self, run_id: str, local_path: str, artifact_path: str | None = None) -> None:
-        """A copy of a file."""
-        path = Path(local_path)
-        target = f"{artifact_path}/{path.name}" if artifact_path else path.name
-        self._write({}, {target: path.read_bytes()})
+    def log_bytes(self, content: bytes, artifact_file: str) -> None:
+        """A file of any kind."""
+        self._write({}, {artifact_file: content})
 
     def _write(self, line: Line, contents: dict[str, bytes] | None = None) -> None:
         if self._group is not None:
             self._group.append((line, contents or {}))
         else:
-            self.folder.append(line, contents)
+            self._append(line, contents)
+
+    def _append(self, line: Line, contents: dict[str, bytes] | None) -> None:
+        self.folder.append(line, contents)
+        self._written()
 
 
 def _now() -> int:

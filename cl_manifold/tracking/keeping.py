@@ -45,7 +45,7 @@ class KeptRun:
         self._folder, self._say, self._told = folder, say, False
         self._sender = Sender(store.client, folder, fresh, say)
         run_id = self._sender.wait_for_id(PATIENCE) or local_id(folder)
-        self._client = FolderClient(folder, store.client.tracking_uri)
+        self._client = FolderClient(folder, store.client.tracking_uri, self._check_disk)
         self.run = TrackedRun(self._client, store.experiment_id, run_id)
 
     @property
@@ -57,13 +57,28 @@ class KeptRun:
         """What is written inside is kept and sent as one."""
         return self._client.group()
 
-    def check_disk(self) -> None:
+    def log_bytes(self, content: bytes, file: str) -> None:
+        """A file of any kind."""
+        self._client.log_bytes(content, file)
+
+    def secure(self) -> None:
+        """See to it that all so far outlives this process, in the store or on disk.
+
+        Raises:
+            StoreError: neither takes it.
+        """
+        if not self._folder.safe:
+            self._folder.write()
+        if not self._folder.safe:
+            raise StoreError(f"{self.path} cannot be written ({self._folder.trouble}); make room")
+
+    def _check_disk(self) -> None:
         """Say, once until it changes, that the disk takes nothing."""
         trouble = self._folder.trouble
         if trouble is not None and not self._told:
             self._say(
-                f"{self._folder.path} cannot be written ({trouble}); training goes on, what was "
-                "found since is kept in memory and written when there is room"
+                f"{self.path} cannot be written ({trouble}); what was found since is kept in "
+                "memory and written when there is room"
             )
         self._told = trouble is not None
 

@@ -12,7 +12,7 @@ What a full disk does not take is kept in memory, and written with the next line
 import json
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
@@ -91,6 +91,7 @@ class RunFolder:
         self.trouble: OSError | None = None
         self._lines: list[Line] = []
         self._kept: dict[str, bytes] = {}
+        self._replaced: list[str] = []
         self._written = (0, 0)  # lines and bytes on disk, replaced at once
         self._points: set[tuple[str, int]] = set()
         self._latest: dict[str, str] = {}
@@ -104,6 +105,11 @@ class RunFolder:
     def complete(self) -> bool:
         """Whether the store has everything so far."""
         return self.run_id is not None and self.sent == len(self._lines)
+
+    @property
+    def safe(self) -> bool:
+        """Whether everything so far outlives this process, in the store or on disk."""
+        return self.complete or (self._written[0] == len(self._lines) and not self._kept)
 
     @property
     def status(self) -> str | None:
@@ -124,29 +130,41 @@ class RunFolder:
         number = len(self._lines)
         names = {p: f"{number:06d}-{p.replace('/', '~')}" for p in contents or ()}
         line = {**line, "metrics": points, "files": names}
-        old = [self._latest[p] for p in names if p in self._latest]
+        for path in names.keys() & self._latest.keys():
+            self._replaced.append(self._latest[path])
+            self._kept.pop(self._latest[path], None)
         self._latest |= names
         self._kept |= {names[p]: content for p, content in (contents or {}).items()}
         with self.changed:
             self._lines.append({key: value for key, value in line.items() if value})
             self.changed.notify_all()
-        self._to_disk(old)
+        self.write()
 
-    def _to_disk(self, replaced: Sequence[str]) -> None:
-        """Write what is only in memory: files first, then the lines that speak of them."""
+    def write(self) -> None:
+        """Write what is only in memory, or note in `trouble` why that fails."""
         try:
-            for name in list(self._kept):
-                part = self.path / "files" / f"{name}.part"
-                part.write_bytes(self._kept[name])
-                part.replace(self.path / "files" / name)
-                self._kept.pop(name, None)
-            text = "".join(f"{json.dumps(line)}\n" for line in self._lines[self._written[0] :])
-            self._write_at_end(text.encode(), len(self._lines))
-            self.trouble = None
-            for name in replaced:
-                (self.path / "files" / name).unlink(missing_ok=True)
+            self._to_disk()
         except OSError as error:
             self.trouble = error
+        else:
+            self.trouble = None
+
+    def _to_disk(self) -> None:
+        """Files first, then the lines that speak of them; then older files can go."""
+        for name in list(self._kept):
+            part = self.path / "files" / f"{name}.part"
+            try:
+                part.write_bytes(self._kept[name])
+            except OSError:
+                part.unlink(missing_ok=True)
+                raise
+            part.replace(self.path / "files" / name)
+            self._kept.pop(name, None)
+        text = "".join(f"{json.dumps(line)}\n" for line in self._lines[self._written[0] :])
+        self._write_at_end(text.encode(), len(self._lines))
+        while self._replaced:
+            (self.path / "files" / self._replaced[-1]).unlink(missing_ok=True)
+            self._replaced.pop()
 
     def _write_at_end(self, text: bytes, lines: int) -> None:
         """Over whatever half line an interrupted write has left there."""
@@ -183,9 +201,9 @@ class RunFolder:
     def arrived(self, run_id: str, lines: int = 0, files: tuple[str, ...] = ()) -> None:
         """The store has the run under that id, and so many more lines; their files can go."""
         try:
-            _replace(self.path / "sent.json", {"run_id": run_id, "lines": self.sent + lines})
-            for name in files:
+            for name in files:  # first: a full disk may need their room
                 (self.path / "files" / name).unlink(missing_ok=True)
+            _replace(self.path / "sent.json", {"run_id": run_id, "lines": self.sent + lines})
         except OSError as error:
             self.trouble = error
         # last: whoever waits for it may delete the folder
@@ -216,12 +234,14 @@ def create(root: Path, start: Start) -> RunFolder:
         StoreError: the disk takes nothing.
     """
     path = root / uuid4().hex
+    lock = FileLock(path / "lock")
     try:
         (path / "files").mkdir(parents=True)
-        lock = FileLock(path / "lock")
         lock.acquire(timeout=0)
         _replace(path / "start.json", start.model_dump())
     except OSError as error:
+        lock.release()
+        delete(path)
         raise StoreError(
             f"cannot keep a run in {root} ({error}); make room, or use a folder that can be written"
         ) from error

@@ -209,7 +209,7 @@ class Sender:
         self._name = public(client.tracking_uri)
         self._told = False
         self._closing, self._hurry = threading.Event(), threading.Event()
-        self._sure = fresh
+        self._fresh = self._sure = fresh
         self._twins = False
         self._thread = threading.Thread(target=self._run, name="cl-manifold sender", daemon=True)
         self._thread.start()
@@ -243,7 +243,8 @@ class Sender:
             folder = self.folder
             left = len(folder.unsent())
             kept = f"they are kept in {folder.path}, and the next command sends them"
-            if folder.trouble is not None:
+            folder.write()
+            if not folder.safe:
                 kept = (
                     f"{folder.path} cannot be written either ({folder.trouble}), so what came last "
                     "ends with this process; make room, then `cl-manifold resume` finds it again"
@@ -280,7 +281,8 @@ class Sender:
                 self._hurry.clear()
                 failures += 1
             else:
-                failures, self._sure = 0, True
+                # the store may hold points that a full disk kept from the journal of a stopped run
+                failures, self._sure = 0, self._fresh
                 self._recovered()
             finally:
                 clock.cancel()
@@ -292,9 +294,10 @@ class Sender:
         """Say so, once until the store answers again."""
         if not self._told:
             self._told = True
+            place = self.folder.path if self.folder.trouble is None else "memory"
             self._say(
                 f"the store {self._name} takes nothing now ({why}); training goes on, results are "
-                f"kept in {self.folder.path} and sent when it does"
+                f"kept in {place} and sent when it does"
             )
 
     def _recovered(self) -> None:

@@ -63,6 +63,11 @@ class TrackedRun:
         self.experiment_id = experiment_id
         self.run_id = run_id
 
+    @property
+    def safe(self) -> bool:
+        """Whether what was written so far outlives this process."""
+        return not isinstance(self.client, FolderClient) or self.client.folder.safe
+
     def log_metrics(self, metrics: Mapping[str, float | int | None], step: int = 0) -> None:
         """All metrics in one batch; None is left out, NaN and infinities become NaN."""
         now = int(time.time() * 1000)
@@ -130,11 +135,6 @@ class TrackedRun:
         """A figure as PNG or SVG, by the file's ending."""
         with self._writing(file):
             self.client.log_figure(self.run_id, figure, file, save_kwargs={"dpi": 150})
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        """A copy of a local file, in a folder of the run's artifacts if one is named."""
-        with self._writing(path.name):
-            self.client.log_artifact(self.run_id, str(path), folder)
 
     def finish(self, status: Literal["FINISHED", "FAILED", "KILLED"] = "FINISHED") -> None:
         """Close the run. MLflow prints links here, with the password of an address that has one."""

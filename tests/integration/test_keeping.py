@@ -76,15 +76,14 @@ def assert_whole(store: Store, steps: int) -> Any:
     return run
 
 
-def test_what_a_run_records_arrives(store: Store, begin: Any, tmp_path: Path) -> None:
+def test_what_a_run_records_arrives(store: Store, begin: Any) -> None:
     kept = begin()
     assert kept.run.run_id == runs_of(store)[0].info.run_id
     kept.run.log_dataset("digits", "abc", "test")
     kept.run.set_name("better")
     kept.run.set_description("**done**")
     kept.run.log_figure(Figure(), "figure.png")
-    (tmp_path / "own.txt").write_text("own")
-    kept.run.log_file(tmp_path / "own.txt", "deep/down")
+    kept.log_bytes(b"own", "deep/down/own.bin")
     write(kept, 0, 1)
     end(kept)
     run = assert_whole(store, 2)
@@ -93,7 +92,7 @@ def test_what_a_run_records_arrives(store: Store, begin: Any, tmp_path: Path) ->
     assert run.data.tags["mlflow.note.content"] == "**done**"
     assert run.inputs.dataset_inputs[0].dataset.name == "digits"
     root = Path(run.info.artifact_uri)
-    assert (root / "deep" / "down" / "own.txt").read_text() == "own"
+    assert (root / "deep" / "down" / "own.bin").read_bytes() == b"own"
     assert (root / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert json.loads(run.data.tags["mlflow.loggedArtifacts"]) == [
         {"path": "contexts.json", "type": "table"}
@@ -137,6 +136,24 @@ def test_a_run_whose_id_was_not_noted_goes_on_without_a_twin(
     write(again, 0, 1)
     end(again)
     assert_whole(store, 2)
+
+
+def test_points_that_only_the_store_has_are_not_doubled(
+    store: Store, begin: Any, said: list[str]
+) -> None:
+    """A full disk kept them from the journal, and from the note of what was sent."""
+    kept = begin()
+    write(kept, 0, 1, 2)
+    kept.finish("KILLED")
+    journal = (kept.path / "journal.jsonl").read_text().splitlines(keepends=True)
+    (kept.path / "journal.jsonl").write_text(journal[0])
+    (kept.path / "sent.json").write_text(json.dumps({"run_id": kept.run.run_id, "lines": 1}))
+    again = keeping.go_on(store, kept.path, said.append)
+    for step in range(4):
+        write(again, step)
+        assert again._sender.wait(30.0)
+    end(again)
+    assert_whole(store, 4)
 
 
 class Broken:

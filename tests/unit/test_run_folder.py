@@ -114,6 +114,67 @@ def test_a_full_disk_loses_nothing(folder: RunFolder, monkeypatch: pytest.Monkey
     assert later.content(name) == b"{}"
 
 
+def test_what_a_full_disk_refuses_takes_no_room_and_is_not_safe(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.open("wb").close()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder.append({}, {"x.json": b"0"})
+    assert folder.safe
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        folder.append({}, {"x.json": b"1"})
+        folder.append({}, {"x.json": b"2"})
+    first, second, third = (line["files"]["x.json"] for line in folder.unsent())
+    assert not folder.safe
+    assert [path.name for path in (folder.path / "files").iterdir()] == [first]
+    assert folder.content(second) is None  # the next one replaced it
+    assert folder.content(third) == b"2"
+    folder.write()
+    assert folder.safe
+    assert [path.name for path in (folder.path / "files").iterdir()] == [third]
+
+
+def test_what_the_store_has_is_safe_whatever_the_disk_takes(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*words: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    folder.append({"tags": {"a": "1"}})
+    assert not folder.safe
+    folder.arrived("f" * 32, 1)
+    assert folder.safe
+
+
+def test_the_room_of_files_that_were_sent_is_free_though_nothing_can_be_noted(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*words: Any, **named: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder.append({}, {"x.json": b"1"})
+    name = folder.unsent()[0]["files"]["x.json"]
+    monkeypatch.setattr(Path, "write_text", full)
+    folder.arrived("f" * 32, 1, (name,))
+    assert not (folder.path / "files" / name).exists()
+
+
+def test_a_run_that_there_is_no_room_for_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*words: Any, **named: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(StoreError, match="make room"):
+        create(tmp_path, START)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_the_store_has_is_not_sent_again(folder: RunFolder) -> None:
     assert (folder.run_id, folder.complete) == (None, False)
     folder.append({"tags": {"a": "1"}}, {"x.json": b"1"})

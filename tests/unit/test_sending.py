@@ -1,6 +1,7 @@
 """What is sent of the folder of a run, to a client that only remembers it."""
 
 import math
+import os
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,7 +254,12 @@ def test_what_neither_store_nor_disk_takes_is_not_said_to_be_kept(
     said: list[str] = []
     sender = Sender(client, folder, True, said.append)
     assert not sender.wait(0.2)
-    folder.trouble = OSError(28, "No space left on device")
+
+    def full(*words: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    folder.append({"tags": {"a": "1"}})
     sender.close(20.0)
     assert "kept" not in said[-1]
     assert (

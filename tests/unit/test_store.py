@@ -212,15 +212,14 @@ def test_a_table_is_replaced_listed_once_and_in_mlflows_layout(
     assert listed == [{"path": "contexts.json", "type": "table"}]
 
 
-def test_files_figures_and_json_arrive(store: Store, run: TrackedRun, tmp_path: Path) -> None:
-    (tmp_path / "weights.bin").write_bytes(b"abc")
-    run.log_file(tmp_path / "weights.bin", "model")
+def test_files_figures_and_json_arrive(store: Store, run: TrackedRun) -> None:
+    run.log_text("abc", "model/weights.txt")
     run.log_figure(Figure(), "figures/empty.png")
     run.log_json({"κ": (1, float("inf"))}, "state.json")
     paths = {entry.path for entry in store.client.list_artifacts(run.run_id)}
     assert paths == {"model", "figures", "state.json"}
     assert json.loads(read_artifact(store, run.run_id, "state.json")) == {"κ": [1, None]}
-    assert read_artifact(store, run.run_id, "model/weights.bin") == "abc"
+    assert read_artifact(store, run.run_id, "model/weights.txt") == "abc"
 
 
 @pytest.mark.parametrize("status", ["FINISHED", "FAILED", "KILLED"])
