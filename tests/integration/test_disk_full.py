@@ -56,7 +56,7 @@ class Ended:
 
     @property
     def matrix(self) -> Any:
-        return json.loads(self.out)["accuracy_matrix"]
+        return json.loads(self.out)["score_matrix"]
 
 
 @dataclass(frozen=True)
