@@ -55,6 +55,23 @@ def names(
     help="Ray: a local cluster, or the one at RAY_ADDRESS.",
 )
 @click.option("--tune", is_flag=True, help="First choose values from grids on validation data.")
+@click.option(
+    "--tune-grid",
+    multiple=True,
+    metavar="SECTION.KEY=A,B",
+    help="Values of any setting to choose from; with --tune. May be repeated.",
+)
+@click.option(
+    "--tune-by",
+    type=click.Choice(["score", "unseen"]),
+    default="score",
+    help="Unseen: by contexts left out, for streams that have some.",
+)
+@click.option(
+    "--tune-trials",
+    type=click.IntRange(1),
+    help="Candidates per strategy at most, drawn at random. [all]",
+)
 @click.option("--fresh", is_flag=True, help="Begin anew instead of continuing what was stopped.")
 @click.option("--epochs", type=int, help="Epochs per experience. [the stream's]")
 @click.option(
@@ -100,6 +117,9 @@ def compare(
       cl-manifold compare rotated-mnist --data-dir data --jobs 4 --engine ray
     """  # noqa: D301
     how = {key: options.pop(key) for key in ("engine", "tune", "fresh")}
+    tune_grid, trials, tune_by = (options.pop(f"tune_{key}") for key in ("grid", "trials", "by"))
+    if (tune_grid or trials) and not how["tune"]:
+        raise ConfigError("--tune-grid and --tune-trials are about tuning; add --tune")
     layers = option_layers(**options)
     from cl_manifold.cli.compare_display import CompareDisplay
     from cl_manifold.cli.display import console
@@ -123,6 +143,9 @@ def compare(
         seeds=seeds,
         layers=tuple(layers),
         jobs=min(2, _cores()) if jobs is None else jobs,
+        tuned=parse_grid(tune_grid, "--tune-grid"),
+        trials=trials,
+        tuned_by="unseen_score" if tune_by == "unseen" else "score",
         command=public(f"cl-manifold {shlex.join(sys.argv[1:])}"),
         **how,
     )

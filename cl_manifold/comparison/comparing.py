@@ -161,7 +161,7 @@ class _Comparison:
             outcomes = [[found[begin + place]] for place in range(len(pairs))]
             begin += len(pairs)
             with suppress(ConfigError):  # none has a result: the main runs will say why
-                chosen[label] = pairs[best(outcomes)][0]
+                chosen[label] = pairs[best(outcomes, self._order.tuned_by)][0]
                 self._watcher.tuned(label, chosen[label], len(pairs))
         return chosen
 

@@ -100,7 +100,7 @@ def crossed(
     return tuple(found)
 
 
-def parse_grid(assignments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+def parse_grid(assignments: Sequence[str], option: str = "--grid") -> dict[str, tuple[str, ...]]:
     """Values by key of texts `section.key=A,B`; where a value has commas, `;` stands between them.
 
     >>> parse_grid(["strategy.price=1,10", "network.hidden=64;32,32"])
@@ -110,11 +110,13 @@ def parse_grid(assignments: Sequence[str]) -> dict[str, tuple[str, ...]]:
         ConfigError: a text of another form, no value, or the same one twice.
     """
     found: dict[str, tuple[str, ...]] = {}
-    for key, text in from_assignments(assignments, "--grid section.key=A,B").items():
+    for key, text in from_assignments(assignments, f"{option} section.key=A,B").items():
         parts = text.split(";" if ";" in text else ",")
         values = tuple(part.strip() for part in parts if part.strip())
         if not values or len(set(values)) < len(values):
-            raise ConfigError(f"--grid got {key}={text}; give different values, such as {key}=1,2")
+            raise ConfigError(
+                f"{option} got {key}={text}; give different values, such as {key}=1,2"
+            )
         found[key] = values
     return found
 

@@ -1,9 +1,10 @@
 """The runs of a comparison: every entry with every seed, and the candidates of tuning."""
 
 from collections.abc import Mapping, Sequence
+from random import Random
 from typing import Any
 
-from cl_manifold.comparison.entries import Entry, resolve_entry
+from cl_manifold.comparison.entries import Entry, known_keys, resolve_entry
 from cl_manifold.comparison.jobs import Filing, Job, digest_of, key_of
 from cl_manifold.comparison.order import ComparisonOrder
 from cl_manifold.comparison.tuning import candidates
@@ -55,12 +56,23 @@ def tuning_jobs(
 def tuned_candidates(order: ComparisonOrder, entry: Entry) -> list[Mapping[str, Any]]:
     """The values that tuning tries for an entry, each once, its defaults first."""
     fixed = {key for _, values in order.layers for key in values} | set(entry.values)
+    known = known_keys(entry, order.layers)
     method = resolve_entry(entry, order.seeds[0], order.layers).config.strategy
-    free = [
+    own = {key: values for key, values in order.tuned.items() if key in known}
+    free: list[Mapping[str, Any]] = [
         {key: value for key, value in values.items() if key not in fixed}
-        for values in candidates(method)
+        for values in candidates(method, own)
     ]
-    return [values for place, values in enumerate(free) if values not in free[:place]]
+    found = [values for place, values in enumerate(free) if values not in free[:place]]
+    return few(found, order.trials)
+
+
+def few(found: list[Mapping[str, Any]], trials: int | None) -> list[Mapping[str, Any]]:
+    """The first, and others drawn at random, always the same ones; in their order."""
+    if trials is None or len(found) <= trials:
+        return found
+    drawn = Random(0).sample(range(1, len(found)), trials - 1)
+    return [found[place] for place in sorted([0, *drawn])]
 
 
 def digest(order: ComparisonOrder, filing: Filing, version: str) -> str:

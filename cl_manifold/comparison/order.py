@@ -1,7 +1,7 @@
 """What a comparison is asked to do, what it finds, and who watches it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, final, runtime_checkable
 
 from cl_manifold.comparison.entries import Entry, Layers, of_stream
@@ -22,6 +22,9 @@ class ComparisonOrder:
         jobs: how many runs go on at once.
         engine: "processes" or "ray".
         tune: first choose each strategy's values from its grid, on validation data.
+        tuned: further values to choose from, by "section.key"; they replace those of the strategy.
+        tuned_by: "score", or "unseen_score", that of contexts that were left out.
+        trials: candidates per strategy at most, drawn at random; None is all of them.
         fresh: begin anew, even where an unfinished comparison could be continued.
         command: that repeats the comparison, for the report.
     """
@@ -32,6 +35,9 @@ class ComparisonOrder:
     jobs: int = 2
     engine: str = "processes"
     tune: bool = False
+    tuned: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tuned_by: str = "score"
+    trials: int | None = None
     fresh: bool = False
     command: str = ""
 

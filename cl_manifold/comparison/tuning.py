@@ -14,16 +14,22 @@ from cl_manifold.errors import ConfigError
 from cl_manifold.strategies.methods.method import Method
 
 
-def candidates(method: Method) -> list[dict[str, Any]]:
+def candidates(
+    method: Method, given: Mapping[str, Sequence[Any]] | None = None
+) -> list[dict[str, Any]]:
     """The method's grid by "section.key", every combination once, that of its values first.
 
     A value that the grid leaves out is tried as well. Without a grid `[{}]`: as it is.
 
     Args:
         method: with the values in effect.
+        given: values by "section.key" that are tried as they are, instead of the method's own.
     """
-    grid = {f"strategy.{key}": values for key, values in method.tried.items()}
-    return combinations(grid, {f"strategy.{key}": getattr(method, key) for key in method.tried})
+    given = given or {}
+    grid = {f"strategy.{k}": v for k, v in method.tried.items() if f"strategy.{k}" not in given}
+    defaults = {f"strategy.{key}": getattr(method, key) for key in method.tried}
+    first = {key: values[0] for key, values in given.items()}
+    return combinations({**grid, **given}, defaults | first)
 
 
 def combinations(
@@ -38,15 +44,19 @@ def combinations(
     return [dict(zip(grid, chosen, strict=True)) for chosen in product(*values)]
 
 
-def best(outcomes: Sequence[Sequence[Outcome]]) -> int:
+def best(outcomes: Sequence[Sequence[Outcome]], by: str = "score") -> int:
     """Index of the candidate with the highest mean score; of equal ones the first.
 
     A candidate with a problem, a missing or a NaN score in any seed never wins.
 
+    Args:
+        outcomes: of every candidate, one per seed.
+        by: "score" or "unseen_score".
+
     Raises:
         ConfigError: no candidate has a result in every seed.
     """
-    means = [_mean_acc(candidate) for candidate in outcomes]
+    means = [_mean_score(candidate, by) for candidate in outcomes]
     known = [(mean, -index) for index, mean in enumerate(means) if mean is not None]
     if not known:
         problems = [o.problem for candidate in outcomes for o in candidate if o.problem]
@@ -58,7 +68,7 @@ def best(outcomes: Sequence[Sequence[Outcome]]) -> int:
     return -max(known)[1]
 
 
-def _mean_acc(candidate: Sequence[Outcome]) -> float | None:
-    accs = [None if o.result is None or o.problem else o.result.get("score") for o in candidate]
-    known = [float(acc) for acc in accs if acc is not None and isfinite(acc)]
-    return fmean(known) if known and len(known) == len(accs) else None
+def _mean_score(candidate: Sequence[Outcome], by: str) -> float | None:
+    scores = [None if o.result is None or o.problem else o.result.get(by) for o in candidate]
+    known = [float(score) for score in scores if score is not None and isfinite(score)]
+    return fmean(known) if known and len(known) == len(scores) else None

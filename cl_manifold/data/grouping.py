@@ -62,9 +62,6 @@ def groups_of(frame: DataFrame, options: DataOptions) -> Groups:
         for text, column in zip(options.space, values.T, strict=True)
     ]
     factors = [space for space in spaces if space is not None]
-    for place, factor in enumerate(factors):
-        if isinstance(factor, Circle):
-            values[:, place] %= factor.period
     topology = factors[0] if len(factors) == 1 else Product(*factors)
     if options.bins:
         return _binned(values[:, 0], topology, options)
@@ -108,6 +105,7 @@ def _binned(values: Float[ndarray, " N"], topology: Topology, options: DataOptio
     assert options.context is not None
     assert options.bins is not None
     low, high = _ends(topology)
+    values = values % high if isinstance(topology, Circle) else values
     width = (high - low) / options.bins
     place = np.clip(((values - low) / width).astype(np.int64), 0, options.bins - 1)
     used, of_row = np.unique(place, return_inverse=True)

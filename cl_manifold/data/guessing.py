@@ -14,7 +14,7 @@ from cl_manifold.data.columns import (
     numbers,
 )
 from cl_manifold.data.options import DataOptions
-from cl_manifold.data.spaces import CODES, parsed_space, space_text
+from cl_manifold.data.spaces import CODES, WRAP, parsed_space, space_text
 from cl_manifold.errors import ConfigError, DataError
 from cl_manifold.geometry.topology import Circle, Interval
 
@@ -168,7 +168,8 @@ def _spaces(
         if not _is_numeric(column) and dates(column) is None:
             raise ConfigError(f"data.space is {text}, but column {name} holds texts; use codes")
         values = numbers(column)
-        found.append(space_text(parsed_space(text, float(values.min()), float(values.max()))))
+        space = space_text(parsed_space(text, float(values.min()), float(values.max())))
+        found.append(space + WRAP * text.endswith(WRAP))
     if CODES in found and len(found) > 1:
         raise ConfigError("data.space has codes beside other spaces; give one column of codes")
     said = [f"contexts are {name} on {text}" for name, text in zip(context, found, strict=True)]

@@ -19,7 +19,7 @@ class DataOptions(Options):
     context: Columns | None = None
     """Column that says when or where, or several."""
     space: Columns | None = None
-    """Of each context: circle:PERIOD, interval, interval:LOW:HIGH, or codes for unrelated ones."""
+    """Of each context: circle:PERIOD[:wrap], interval[:LOW:HIGH], or codes for unrelated ones."""
     tasks: str | None = None
     """Column whose values are the experiences; auto: those of the context."""
     bins: Annotated[int, Field(ge=1, le=100_000)] | None = None

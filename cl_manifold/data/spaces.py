@@ -1,10 +1,14 @@
-"""The space of a context, as text and as a topology: `circle:24`, `interval:0:10`, `codes`."""
+"""The space of a context, as text and as a topology: `circle:24`, `interval:0:10`, `codes`.
+
+Values beyond a circle are refused, as misprints mostly are; `circle:20:wrap` runs around it.
+"""
 
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry.topology import Circle, Interval, Topology
 
 CODES = "codes"
-_FORMS = "circle:PERIOD, interval, interval:LOW:HIGH or codes"
+WRAP = ":wrap"
+_FORMS = "circle:PERIOD, circle:PERIOD:wrap, interval, interval:LOW:HIGH or codes"
 
 
 def parsed_space(text: str, low: float, high: float) -> Topology | None:
@@ -21,6 +25,8 @@ def parsed_space(text: str, low: float, high: float) -> Topology | None:
     Raises:
         ConfigError: it is no such text, or values lie outside.
     """
+    if text.startswith("circle:") and text.endswith(WRAP):
+        return parsed_space(text.removesuffix(WRAP), 0.0, 0.0)
     kind, *ends = text.split(":")
     try:
         values = [float(end) for end in ends]
@@ -44,7 +50,7 @@ def _holding(
     if low < ends[0] or high > ends[1]:
         raise ConfigError(
             f"data.space is {text}, but contexts lie between {low:g} and {high:g}; give a space "
-            "that holds them all"
+            "that holds them all, or circle:PERIOD:wrap for what repeats"
         )
     return space
 

@@ -109,7 +109,15 @@ def build_strategy(
     """The strategy of that name around a network.
 
     All strategies share optimizer, schedule, loader and network.
+
+    Raises:
+        ConfigError: it learns classes, but the stream gives numbers; or what its method says.
     """
+    if stream.regression is not None and not config.strategy.numbers:
+        raise ConfigError(
+            f"strategy {config.strategy.name} learns classes, but {stream.name} gives "
+            f"{' and '.join(stream.regression.targets)} to predict; choose another strategy"
+        )
     return config.strategy.build(setting_of(config, stream, network, plugins, evaluator))
 
 

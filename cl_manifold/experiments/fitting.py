@@ -1,5 +1,6 @@
 """Which strategies fit which streams: tasks one after the other, or all contexts at once."""
 
+from cl_manifold.data.reading import is_file_name
 from cl_manifold.errors import ConfigError
 from cl_manifold.experiments.names import STREAMS
 from cl_manifold.strategies.methods.method import Method
@@ -28,6 +29,8 @@ AT_ONCE = (
 
 def usual_strategies(stream: str) -> tuple[str, ...]:
     """What a comparison on the stream compares where nothing is said, the usual strategy first."""
+    if is_file_name(stream):
+        return TASKS[:-1]  # chance means nothing where numbers are predicted
     return AT_ONCE if stream in STREAMS and STREAMS[stream].at_once else TASKS
 
 

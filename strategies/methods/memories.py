@@ -42,6 +42,7 @@ class Gdumb(Method):
     """A fresh network trained on remembered samples alone."""
 
     source = "Prabhu et al. 2020; code of Avalanche"
+    numbers = False
     at_test = "not used"
 
     replay_samples: Count = 500
@@ -117,6 +118,7 @@ class Der(Method):
     """Remembered samples keep the outputs they had (strategy.alpha)."""
 
     source = "Buzzega et al. 2020; code of Avalanche"
+    numbers = False
     at_test = "not used"
     tried = {"alpha": _OUTPUTS}
 
@@ -137,6 +139,7 @@ class DerPlusPlus(Method):
     """Der, and the remembered samples' classes too (strategy.beta)."""
 
     source = "Buzzega et al. 2020; code of Avalanche"
+    numbers = False
     at_test = "not used"
     tried = {"alpha": _OUTPUTS}
 
@@ -159,6 +162,7 @@ class ErAce(Method):
     """Replay in which new samples compete only among the experience's classes."""
 
     source = "Caccia et al. 2022; code of Avalanche"
+    numbers = False
     at_test = "not used"
 
     replay_samples: Count = 500

@@ -102,6 +102,7 @@ class Method(Options):
         name: as the configuration names it.
         source: where it was published, or whose code it is; empty where it is our own.
         learns: "tasks", one after the other or joined, "contexts", all at once, or both.
+        numbers: whether it can learn numbers to predict, not only classes.
         at_once: whether tasks are all trained at once.
         reads: sections of the configuration that it reads beside its own.
         at_test: where the context comes from when it is tested.
@@ -115,6 +116,7 @@ class Method(Options):
 
     source: ClassVar[str] = ""
     learns: ClassVar[tuple[Literal["tasks", "contexts"], ...]] = ("tasks",)
+    numbers: ClassVar[bool] = True
     at_once: ClassVar[bool] = False
     reads: ClassVar[tuple[str, ...]] = ()
     at_test: ClassVar[AtTest] = "not stated"

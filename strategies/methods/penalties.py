@@ -119,6 +119,7 @@ class Lwf(Method):
     """Learning without forgetting: the earlier network's answers to new samples are kept."""
 
     source = "Li and Hoiem 2016; code of Avalanche"
+    numbers = False
     at_test = "not used"
     tried = {"penalty": (0.1, 0.3, 1.0, 3.0)}
 

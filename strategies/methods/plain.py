@@ -26,6 +26,7 @@ class Naive(Method):
 class Random(Method):
     """Chance: guesses every answer, trains nothing."""
 
+    numbers = False
     at_test = "not used"
 
     def build(self, setting: Setting) -> Any:
