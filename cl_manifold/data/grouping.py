@@ -1,7 +1,7 @@
 """Which rows belong to which experience, and where on the space each experience lies."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from cl_manifold.data.options import DataOptions
 from cl_manifold.data.spaces import parsed_space
 from cl_manifold.errors import ConfigError, DataError
 from cl_manifold.geometry.topology import Circle, Product, Simplex, Topology
+
+MOSTLY = 0.9
+"""Share of rows in their block's own experience from which on blocks lie inside experiences."""
 
 
 @final
@@ -144,9 +147,23 @@ def _mean(values: Float[ndarray, "n dim"], factors: list[Topology]) -> Float[nda
 
 
 def held_out(
-    frame: DataFrame, options: DataOptions, rows: Bool[ndarray, " N"], generator: torch.Generator
+    frame: DataFrame,
+    options: DataOptions,
+    of_row: Int64[ndarray, " N"],
+    rows: Bool[ndarray, " N"],
+    generator: torch.Generator,
 ) -> Bool[ndarray, " N"]:
     """Which of the `rows` test: a share of them at random, or of whole blocks.
+
+    Blocks that lie in one experience each are drawn experience by experience, so that all have
+    test rows; blocks that cross experiences are drawn from all.
+
+    Args:
+        frame: the table.
+        options: how it is read.
+        of_row: number of each row's experience.
+        rows: those that may test.
+        generator: of the draw.
 
     Raises:
         ConfigError: `data.holdout` means nothing, or there are fewer than two blocks.
@@ -161,13 +178,19 @@ def held_out(
             f"data.holdout is {options.holdout!r}, but needs random, blocks:COLUMN or "
             "blocks:COLUMN:SIZE, where SIZE is in days for dates"
         )
-    present = np.unique(blocks[rows])
+    present, first = np.unique(blocks[rows], return_index=True)
     if len(present) < 2:
         raise ConfigError(
             f"data.holdout={options.holdout} makes {len(present)} block; give smaller ones"
         )
-    count = min(len(present) - 1, max(1, round(options.test_share * len(present))))
-    chosen = present[torch.randperm(len(present), generator=generator)[:count].numpy()]
+    home = of_row[rows][first]
+    inside = (of_row[rows] == home[np.searchsorted(present, blocks[rows])]).mean()
+    strata = home if inside > MOSTLY else np.zeros_like(home)
+    chosen: list[Any] = []
+    for stratum in np.unique(strata):
+        some = present[strata == stratum]
+        count = min(len(some) - 1, max(1, round(options.test_share * len(some))))
+        chosen += some[torch.randperm(len(some), generator=generator)[:count].numpy()].tolist()
     return rows & np.isin(blocks, chosen)
 
 

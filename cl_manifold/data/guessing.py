@@ -216,9 +216,6 @@ def _features(
 ) -> tuple[tuple[str, ...], list[str]]:
     """The columns that are inputs, and which were left out."""
     if options.features:
-        for name in options.features:
-            if kind_of(frame[name]) == "date":
-                raise ConfigError(f"column {name} holds dates; it cannot be an input")
         return options.features, []
     kept: list[str] = []
     left: dict[str, list[str]] = {}

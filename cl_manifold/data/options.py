@@ -25,7 +25,7 @@ class DataOptions(Options):
     bins: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """So many equal parts of the context are the experiences; auto: 12 of more than 100 values."""
     features: Columns | None = None
-    """Columns that are inputs; auto: all others but dates and keys."""
+    """Columns that are inputs, dates as days; auto: all others but dates and keys."""
     drop: Columns = ()
     """Columns that are no inputs."""
     missing: Literal["error", "drop"] = "error"

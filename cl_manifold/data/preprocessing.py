@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from cl_manifold.data.columns import DataFrame, kind_of
+from cl_manifold.data.columns import DataFrame, dates, kind_of
 from cl_manifold.data.options import DataOptions
 from cl_manifold.errors import DataError
 
@@ -188,6 +188,12 @@ def _column(frame: DataFrame, name: str) -> Any:
 
 def _floats(frame: DataFrame, name: str) -> Float[ndarray, " N"]:
     column = _column(frame, name)
+    when = dates(column)
+    if when is not None:
+        import pandas as pd
+
+        since = when.dt.tz_localize(None) - pd.Timestamp(0)
+        return since.dt.total_seconds().to_numpy() / 86_400
     try:
         found = column.to_numpy(dtype=np.float64)
     except (TypeError, ValueError):

@@ -180,13 +180,13 @@ def _split(
 ) -> Split:
     """Rows that train and test, experiences that are learned and only tested."""
     everything = np.ones(len(frame), dtype=bool)
-    test = held_out(frame, options, everything, seeded(seed, "test"))
+    test = held_out(frame, options, groups.of_row, everything, seeded(seed, "test"))
     count = len(groups.contexts)
     unseen = unseen_groups(count, options.unseen)
     learned = [g for g in range(count) if g not in unseen]
     if holdout == "validation":
         rows = ~test & np.isin(groups.of_row, learned)
-        test = held_out(frame, options, rows, seeded(seed, "train"))
+        test = held_out(frame, options, groups.of_row, rows, seeded(seed, "train"))
         inner = unseen_groups(len(learned), options.unseen)
         unseen, learned = (
             [learned[k] for k in inner],

@@ -59,7 +59,10 @@ class InferredTesting:
         if self.encoder is None:
             self.encoder = RandomFeatureEncoder(topology, features=self.features, seed=self.seed)
         samples = drawn(strategy, self.encoder.samples, self._generator)
-        self.encoder.learn(samples.inputs[0], samples.targets, context, topology)
+        classes = samples.targets
+        if classes.is_floating_point():  # numbers to predict: inputs are of one kind
+            classes = torch.zeros(len(classes), dtype=torch.int64, device=classes.device)
+        self.encoder.learn(samples.inputs[0], classes, context, topology)
 
     def prepare(self, manifold: WeightManifold) -> None:
         """Get ready for the manifold as it is now."""

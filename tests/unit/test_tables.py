@@ -254,7 +254,6 @@ def _filled(frame: Any, folder: Path, **changes: Any) -> DataOptions:
         ({}, {"bins": 3, "tasks": "sky"}, ConfigError, "data.bins is set, but tasks is set, too"),
         ({}, {"target": ("site",)}, DataError, "column site has one value throughout"),
         ({}, {"target": ("date",)}, DataError, "column date holds dates"),
-        ({}, {"features": ("date",)}, ConfigError, "column date holds dates"),
         ({}, {"target": ("sky",), "kind": "regression"}, ConfigError, "column sky holds texts"),
         ({}, {"drop": ("warm", "sky")}, DataError, "no column is left as an input"),
         ({"warm": np.nan}, {}, DataError, "column warm is empty"),
@@ -350,3 +349,37 @@ def test_arrays_become_columns(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", z=x)
     with pytest.raises(DataError, match="has the arrays z, but needs x and y"):
         read_table(tmp_path / "other.npz")
+
+
+def test_blocks_inside_experiences_are_drawn_from_each(hours: Any, tmp_path: Path) -> None:
+    path = saved(hours, tmp_path)
+    for seed in range(4):
+        stream = stream_of(path, seed, context=("date",), bins=10, holdout="blocks:date:1")
+        shares = [
+            len(test.dataset) / (len(test.dataset) + len(train.dataset))
+            for train, test in zip(*_both(stream), strict=True)
+        ]
+        assert shares == [0.25] * 10  # one of four days each
+
+
+def test_dates_are_inputs_where_they_are_named(hours: Any, tmp_path: Path) -> None:
+    stream = stream_of(saved(hours, tmp_path), features=("date", "warm"))
+    found = torch.cat([torch.stack([i[0] for i in e.dataset]) for e in stream.train_stream])
+    assert found.shape[1] == 2
+    steps = found[:, 0].unique().diff()
+    assert torch.allclose(steps, steps[0].expand(len(steps)), rtol=1e-3)
+    assert len(steps) == DAYS - 1
+
+
+def test_a_circle_may_be_run_around_more_than_once(hours: Any, tmp_path: Path) -> None:
+    frame = hours.assign(time=np.arange(len(hours)) // 32)
+    path = saved(frame, tmp_path)
+    with pytest.raises(ConfigError, match="or circle:PERIOD:wrap for what repeats"):
+        stream_of(path, context=("time",), space=("circle:10",))
+    wrapped: dict[str, Any] = {"context": ("time",), "space": ("circle:10:wrap",)}
+    stream = table_stream(path, options(**wrapped, unseen="last:5"), StreamOptions(order="sorted"))
+    assert stream.contexts().flatten().tolist() == list(range(25))  # in order of time
+    assert stream.topology.same(stream.contexts()[3], stream.contexts()[13])
+    parts = stream_of(path, **wrapped, bins=5)
+    assert sorted(parts.contexts().flatten().tolist()) == [1, 3, 5, 7, 9]
+    assert sum(len(e.dataset) for s in _both(parts) for e in s) == len(frame)
