@@ -17,6 +17,7 @@ from cl_manifold import contexts, geometry
 from cl_manifold.cli.main import cli
 from tests.documents.commands import check, divided
 from tests.documents.pages import DOCS, INCLUDED, LINK, ROOT, Page, page, pages
+from tests.documents.samples import write_tables
 from tests.documents.tables import PLACE, filled
 
 Call = Callable[..., tuple[int, str, str]]
@@ -45,6 +46,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
     shutil.copy(empty_store, folder / "mlruns" / "mlflow.db")
     for file in OWN.glob("*.py"):
         shutil.copy(file, folder)
+    write_tables(folder)
     return folder
 
 
