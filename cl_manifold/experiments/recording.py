@@ -19,6 +19,7 @@ from cl_manifold.contexts import TaskRecord
 from cl_manifold.errors import DataError, IncompatibleError
 from cl_manifold.experiments import snapshot
 from cl_manifold.experiments.architecture import described
+from cl_manifold.experiments.model_files import servable, write_model
 from cl_manifold.experiments.progress import Progress
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
@@ -127,6 +128,7 @@ class Recorder:
             for name, figure in figures.items():
                 self.run.log_figure(figure, f"{name}.png")
             self.run.log_text(_report(trial, sentence, figures), "report.html")
+            self._model(trial)
             # MLflow's list of runs shows no metrics and cuts names: the result comes early
             self.run.set_name(f"{self._title} {result.score:.3f} · seed {config.seed}")
             self.run.set_description(
@@ -151,6 +153,16 @@ class Recorder:
             self._told = True
         else:
             self._told = False
+
+    def _model(self, trial: Trial) -> None:
+        """The model, in the folder `model` of the run's artifacts."""
+        if not servable(trial):
+            return
+        with TemporaryDirectory() as place:
+            folder = Path(place) / "model"
+            write_model(trial, folder)
+            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                self.run.log_file(file, file.parent.relative_to(place).as_posix())
 
     def _state(self, manifold: WeightManifold) -> None:
         with TemporaryDirectory() as folder:
