@@ -11,6 +11,7 @@ data/model.json                inputs, contexts, classes and scales
 import json
 from importlib.metadata import version
 from pathlib import Path
+from platform import python_version
 from typing import Any
 
 from mlflow.models import Model, ModelSignature
@@ -82,7 +83,13 @@ def write_model(trial: Trial, folder: Path) -> None:
     needed = [f"{name}=={version(name).partition('+')[0]}" for name in PARTS]
     (folder / "requirements.txt").write_text("\n".join(needed) + "\n", encoding="utf-8")
     model = Model(signature=_signature(trial))
-    model.add_flavor("python_function", loader_module=LOADER, data="data", env="requirements.txt")
+    model.add_flavor(
+        "python_function",
+        loader_module=LOADER,
+        data="data",
+        env="requirements.txt",
+        python_version=python_version(),
+    )
     model.save(str(folder / "MLmodel"))
 
 
@@ -100,7 +107,9 @@ def _signature(trial: Trial) -> ModelSignature:
         shape = (-1, *trial.stream.input_shape)
         return ModelSignature(Schema([TensorSpec(np.dtype("float32"), shape)]), None, params)
     # any: MLflow refuses whole numbers for a column of doubles
-    columns = [ColSpec(AnyType(), name) for name in facts.preprocessing.columns]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(AnyType(), name) for name in facts.preprocessing.columns
+    ]
     where = facts.columns.names if facts.columns else ()
     columns += [
         ColSpec(AnyType(), name, required=False)
