@@ -8,6 +8,7 @@ from cl_manifold import __version__
 from cl_manifold.cli.comparing import compare
 from cl_manifold.cli.listing import settings, strategies, streams
 from cl_manifold.cli.planning import plan
+from cl_manifold.cli.predicting import predict
 from cl_manifold.cli.resuming import mend, resume, sync
 from cl_manifold.cli.running import run
 from cl_manifold.cli.showing import show, ui
@@ -40,6 +41,7 @@ for command in (
     strategies,
     settings,
     show,
+    predict,
     ui,
     sync,
     mend,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int64
 from numpy import ndarray
 
 from cl_manifold.data.columns import DataFrame
+from cl_manifold.data.context_columns import context_columns
 from cl_manifold.data.grouping import Groups, groups_of, held_out, unseen_groups
 from cl_manifold.data.guessing import filled
 from cl_manifold.data.options import DataOptions
@@ -121,6 +122,8 @@ def table_stream(
         input_shape=(preprocessing.size,),
         digest=digest_of(frame),
         regression=regression,
+        preprocessing=preprocessing,
+        columns=context_columns(frame, options, groups.codes),
     )
 
     def experiences(numbers: list[int], data: Mapping[int, TableDataset]) -> list[Any]:

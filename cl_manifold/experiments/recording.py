@@ -9,16 +9,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic, sleep
 from typing import Any, final
 
 import numpy as np
 from matplotlib.figure import Figure
+from safetensors import SafetensorError
 
 from cl_manifold.contexts import TaskRecord
 from cl_manifold.errors import ClManifoldError, DataError, IncompatibleError, StoreError
 from cl_manifold.experiments import snapshot
 from cl_manifold.experiments.architecture import described
+from cl_manifold.experiments.model_files import servable, write_model
 from cl_manifold.experiments.progress import Progress
 from cl_manifold.experiments.result import Result
 from cl_manifold.experiments.trial import Trial
@@ -131,6 +134,7 @@ class Recorder:
             for name, figure in figures.items():
                 self.run.log_figure(figure, f"{name}.png")
             self.run.log_text(_report(trial, sentence, figures), "report.html")
+            self._model(trial)
             # MLflow's list of runs shows no metrics and cuts names: the result comes early
             self.run.set_name(f"{self._title} {result.score:.3f} · seed {config.seed}")
             self.run.set_description(
@@ -186,6 +190,19 @@ class Recorder:
                     trial.observer.say(f"{error}; training waits {PATIENCE:.0f} s for it")
                 told = True
             sleep(PAUSE)
+
+    def _model(self, trial: Trial) -> None:
+        """The model, in the folder `model` of the run\'s artifacts; a run ends well without."""
+        if not servable(trial):
+            return
+        try:
+            with TemporaryDirectory() as place:
+                folder = Path(place) / "model"
+                write_model(trial, folder)
+                for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+                    self.run.log_file(file, file.parent.relative_to(place).as_posix())
+        except (ClManifoldError, SafetensorError, OSError, RuntimeError, ValueError) as error:
+            trial.observer.say(f"the run has no model: {error}")
 
 
 def _metrics(trial: Trial) -> dict[str, float | None]:

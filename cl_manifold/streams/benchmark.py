@@ -116,6 +116,8 @@ class StreamFacts:
         trained: for each coordinate of a context the range that training samples are drawn from,
             all at once; None where there is one experience per task.
         regression: what is predicted where it is numbers; None where it is classes.
+        preprocessing: of a table, how rows become inputs; None of images.
+        columns: of a table, how rows get their contexts; None of images.
     """
 
     name: str
@@ -127,6 +129,8 @@ class StreamFacts:
     groups: tuple[tuple[int, ...], ...] | None = None
     trained: tuple[tuple[float, float], ...] | None = None
     regression: Regression | None = None
+    preprocessing: Any = None
+    columns: Any = None
 
     @property
     def metric(self) -> Metric:

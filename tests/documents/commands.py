@@ -38,7 +38,7 @@ CONTEXTS = {"split": "5", "recurring": "5"}
 LARGE = ("mnist", "ctrl")
 """Streams that need files, or cannot be made small."""
 QUICK = ("streams", "strategies", "settings", "plan", "show", "sync", "mend")
-PARSED = ("resume", "ui")
+PARSED = ("resume", "ui", "predict")
 
 
 def divided(line: str) -> tuple[dict[str, str], list[str]]:
