@@ -134,7 +134,8 @@ def setting_of(
 ) -> Setting:
     """What a strategy is built for."""
     training = config.training
-    shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(), FreshOptimizerPlugin()]
+    workers = config.data.workers if isinstance(config.data, ImageOptions) else 0
+    shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(workers=workers), FreshOptimizerPlugin()]
     shared += [LinearDecayPlugin()] if training.decay else []
     criterion: nn.Module = nn.MSELoss() if stream.regression else nn.CrossEntropyLoss()
     if stream.groups is not None:

@@ -226,7 +226,7 @@ def _shape(
 
 def unreadable(file: Path, error: BaseException) -> DataError:
     """The sentence about a file that is no image."""
-    said = "truncated" if "truncated" in str(error) else type(error).__name__
+    said = "truncated" if "file is truncated" in str(error) else type(error).__name__
     return DataError(f"the image {file} cannot be read ({said}); repair or remove it")
 
 
