@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
-from avalanche.benchmarks.utils.data_loader import SingleDatasetDataLoader, TaskBalancedDataLoader
+from avalanche.benchmarks.utils.data_loader import (
+    MultiDatasetDataLoader,
+    SingleDatasetDataLoader,
+    TaskBalancedDataLoader,
+)
 from avalanche.core import SupervisedPlugin
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, default_collate
@@ -81,12 +85,16 @@ class InMemoryLoaderPlugin(SupervisedPlugin, supports_distributed=False):
     Args:
         dataset_bytes: larger data sets are read Avalanche's way.
         cache_bytes: room for evaluation data.
+        workers: processes with which Avalanche reads images that are not in memory.
     """
 
     transient = ("cache",)
 
-    def __init__(self, *, dataset_bytes: int = 2**31, cache_bytes: int = 2**30) -> None:
+    def __init__(
+        self, *, dataset_bytes: int = 2**31, cache_bytes: int = 2**30, workers: int = 0
+    ) -> None:
         super().__init__()
+        self.workers = workers
         self.dataset_bytes = dataset_bytes
         self.cache = TensorCache(cache_bytes)
 
@@ -114,6 +122,8 @@ class InMemoryLoaderPlugin(SupervisedPlugin, supports_distributed=False):
                 shuffle=plan.shuffle,
                 drop_last=plan.drop_last,
             )
+        elif self.workers and isinstance(strategy.dataloader, MultiDatasetDataLoader):
+            strategy.dataloader.loader_kwargs["num_workers"] = self.workers
 
 
 def _plan_of(loader: Any) -> _Plan | None:

@@ -119,6 +119,8 @@ class TensorCache:
     def _keep(self, key: tuple[Any, ...], layout: Layout, tensors: list[Tensor]) -> None:
         if self.size + _size(tensors) > self.limit:
             return
+        if any(hasattr(part.leaf, "room") for part in layout.parts):
+            return  # it has room for the present ones alone
         try:
             leaves = tuple(weakref.ref(part.leaf) for part in layout.parts)
         except TypeError:  # lists and the like cannot be referenced weakly
@@ -200,8 +202,12 @@ def _labels(dataset: AvalancheDataset) -> list[Tensor]:
 def _materialised(
     dataset: AvalancheDataset, layout: Layout, labels: list[Tensor], limit: int
 ) -> list[Tensor] | None:
-    """Gather what is in memory; read anything else once, unless reading it twice differs."""
+    """Gather what is in memory; read anything else once, unless reading it twice differs.
+
+    A leaf may say itself how many bytes there is `room` for.
+    """
     first = _collated(dataset[0])
+    limit = min([limit, *(getattr(part.leaf, "room", limit) for part in layout.parts)])
     if first is None or _size(first) * len(dataset) > limit:
         return None
     if layout.direct:

@@ -92,16 +92,16 @@ def _of_described(path: Path) -> Values:
     Raises:
         ConfigError: it cannot be read, or names no file.
     """
-    from cl_manifold.data.reading import is_file_name
+    from cl_manifold.data.paths import kind_of_path
     from cl_manifold.errors import ConfigError
     from cl_manifold.experiments.config import from_toml
 
     values = from_toml(path)
     name = str(values.get("stream.name", ""))
-    if not is_file_name(name):
+    if kind_of_path(str(path.parent / name)) is None:
         raise ConfigError(
             f"{path} describes no file: give it a section [stream] with name, the path of a "
-            ".csv, .parquet or .npz file, and a section [data]"
+            ".csv, .parquet or .npz file or of a folder of images, and a section [data]"
         )
     return {**values, "stream.name": str(path.parent / name)}
 

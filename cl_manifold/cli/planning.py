@@ -99,7 +99,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
     from cl_manifold.contexts.plan import plan as plan_topology
     from cl_manifold.experiments.architecture import built
     from cl_manifold.experiments.names import STREAMS, load, lookup
-    from cl_manifold.experiments.settings import ContinuumSettings, FileSettings
+    from cl_manifold.experiments.settings import ContinuumSettings, FileSettings, PictureSettings
     from cl_manifold.experiments.topologies import build_basis
     from cl_manifold.manifold.layout import layout_of
     from cl_manifold.strategies.methods.weight_manifold import WeightManifoldMethod
@@ -112,7 +112,7 @@ def _plans(config: RunConfig, topologies: str | None) -> list[Any]:
             f"plan is about tasks that come one after the other, but {chosen.name} trains all "
             "contexts at once; choose a stream of tasks such as rotated-digits"
         )
-    if isinstance(chosen, FileSettings):
+    if isinstance(chosen, FileSettings | PictureSettings):
         raise ConfigError(f"plan reads no file yet, but stream is {chosen.name}; name a stream")
     stream = planned_stream(
         load(lookup("stream", STREAMS, chosen.name).target),

@@ -181,10 +181,18 @@ def _space(name: str, column: Series) -> str:
     if not _is_numeric(column) and dates(column) is None:
         return CODES
     values = numbers(column)
-    low, high, words = float(values.min()), float(values.max()), name.lower()
+    return space_of_values(name.lower(), float(values.min()), float(values.max()), is_whole(values))
+
+
+def space_of_values(word: str, low: float, high: float, whole: bool) -> str:
+    """A guess from a word and the ends of its values; `whole`: all are whole numbers.
+
+    >>> space_of_values("hour", 0, 23, True), space_of_values("wear", 0, 8, True)
+    ('circle:24', 'interval:0:8')
+    """
     for names, top, period in _PERIODS:
-        whole = period <= 1 or is_whole(values)
-        if words in names and whole and low >= 0 and top * 0.5 < high <= top:
+        fits = word in names and (whole or period <= 1)
+        if fits and low >= 0 and top * 0.5 < high <= top:
             return space_text(Circle(period))
     return space_text(Interval(low, high if high > low else low + 1))
 

@@ -40,3 +40,20 @@ class DataOptions(Options):
     """Contexts that are only tested: every:N, each N-th; last:N, the last N; none."""
     rows: Count | None = None
     """Rows read from the file, the first ones."""
+
+
+class ImageOptions(Options):
+    """What becomes of images, and how much memory they may take."""
+
+    recipe: Literal["rotate", "permute", "split", "noise", "as-given"] | None = None
+    """What makes the experiences; auto: as-given where a folder has task/class/, else rotate."""
+    space: str | None = None
+    """Of task folders: circle:PERIOD, interval, interval:LOW:HIGH or codes; auto: from names."""
+    unseen: str | None = None
+    """Task folders that are only tested: every:N, each N-th; last:N, the last N; none."""
+    size: Annotated[int, Field(ge=4, le=1024)] | None = None
+    """Height and width; auto: as they are where all are alike and up to 64 pixels, else 32."""
+    workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that read images that memory does not hold."""
+    memory: Annotated[int, Field(ge=1, le=10**7)] = 2048
+    """MiB for images; those beyond are read from disk at every use."""

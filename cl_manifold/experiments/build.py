@@ -1,6 +1,7 @@
 """From a configuration to objects: stream, network, strategy."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from avalanche.core import SupervisedPlugin
 from avalanche.training.plugins import EvaluationPlugin
 from torch import nn
 
-from cl_manifold.data.options import DataOptions
+from cl_manifold.data.images import image_stream
+from cl_manifold.data.options import DataOptions, ImageOptions
 from cl_manifold.data.table import table_stream
 from cl_manifold.errors import ConfigError
 from cl_manifold.experiments.architecture import built
@@ -20,6 +22,7 @@ from cl_manifold.experiments.settings import (
     ContinuumSettings,
     FileSettings,
     OwnStream,
+    PictureSettings,
     StepTraining,
     StreamSettings,
 )
@@ -39,10 +42,10 @@ OPTIMIZERS: Mapping[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SG
 
 
 def build_stream(
-    config: StreamSettings | ContinuumSettings | FileSettings,
+    config: StreamSettings | ContinuumSettings | FileSettings | PictureSettings,
     data_dir: Path | None,
     seed: int,
-    data: DataOptions | None = None,
+    data: DataOptions | ImageOptions | None = None,
 ) -> TaskStream:
     """The stream of that name.
 
@@ -50,14 +53,14 @@ def build_stream(
         config: which experiences there are.
         data_dir: the folder with images that must be found first.
         seed: of everything random.
-        data: how a file is read.
+        data: how a table or images are read.
 
     Raises:
         ConfigError: the options do not fit the data.
         DataError: data files are missing.
     """
-    if isinstance(config, FileSettings):
-        return _of_file(config, data or DataOptions(), seed)
+    if isinstance(config, FileSettings | PictureSettings):
+        return _of_path(config, data, seed)
     make = load(lookup("stream", STREAMS, config.name).target)
     if isinstance(config, ContinuumSettings):
         return make(config.images, config.test_samples, data_dir, config.holdout, config.download)
@@ -78,11 +81,20 @@ def build_stream(
     return stream
 
 
-def _of_file(config: FileSettings, data: DataOptions, seed: int) -> TaskStream:
+def _of_path(
+    config: FileSettings | PictureSettings, data: DataOptions | ImageOptions | None, seed: int
+) -> TaskStream:
     options = StreamOptions(
         samples=config.samples, test_samples=config.test_samples, order=config.order, seed=seed
     )
-    return table_stream(Path(config.name), data, options, config.holdout)
+    path = Path(config.name)
+    if isinstance(config, PictureSettings):
+        images = data if isinstance(data, ImageOptions) else ImageOptions()
+        return image_stream(
+            path, images, replace(options, contexts=config.contexts), config.holdout
+        )
+    table = data if isinstance(data, DataOptions) else DataOptions()
+    return table_stream(path, table, options, config.holdout)
 
 
 def build_network(config: RunConfig, stream: TaskStream) -> nn.Module:
@@ -130,7 +142,8 @@ def setting_of(
 ) -> Setting:
     """What a strategy is built for."""
     training = config.training
-    shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(), FreshOptimizerPlugin()]
+    workers = config.data.workers if isinstance(config.data, ImageOptions) else 0
+    shared: list[SupervisedPlugin] = [InMemoryLoaderPlugin(workers=workers), FreshOptimizerPlugin()]
     shared += [LinearDecayPlugin()] if training.decay else []
     criterion: nn.Module = nn.MSELoss() if stream.regression else nn.CrossEntropyLoss()
     if stream.groups is not None:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from cl_manifold.data.options import DataOptions
-from cl_manifold.data.reading import is_file_name
+from cl_manifold.data.options import DataOptions, ImageOptions
+from cl_manifold.data.paths import PathKind, kind_of_path
 from cl_manifold.errors import ConfigError, public
 from cl_manifold.experiments.fitting import check_fit, usual_strategy
 from cl_manifold.experiments.names import NETWORKS, STRATEGIES, STREAMS, load, lookup, unknown
@@ -24,6 +24,7 @@ from cl_manifold.experiments.settings import (
     ContinuumSettings,
     FileSettings,
     OwnStream,
+    PictureSettings,
     RunSettings,
     StepTraining,
     StreamSettings,
@@ -52,7 +53,19 @@ TABLE = {
     "training.learning_rate": 3e-3,
     "training.batch_size": 64,
 }
-"""Defaults of files."""
+"""Defaults of tables."""
+IMAGES = {
+    "network.name": "cnn",
+    "training.epochs": 5,
+    "training.learning_rate": 2e-3,
+    "training.batch_size": 64,
+}
+"""Defaults of images."""
+OF_PATHS: Mapping[PathKind, tuple[type[Options], type[Options], Values]] = {
+    "table": (FileSettings, DataOptions, TABLE),
+    "images": (PictureSettings, ImageOptions, IMAGES),
+}
+"""What a path holds: the settings of its stream, those of its data, its defaults."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +73,12 @@ class RunConfig:
     """Everything that decides the result of a run, and where it is recorded.
 
     Attributes:
-        data: how a file is read; None where the stream is no file.
+        data: how a table or images are read; None where the stream is no path.
         topology: as it is by default, like `contexts`, where the strategy does not read it.
     """
 
-    stream: StreamSettings | ContinuumSettings | FileSettings
-    data: DataOptions | None
+    stream: StreamSettings | ContinuumSettings | FileSettings | PictureSettings
+    data: DataOptions | ImageOptions | None
     network: Network
     strategy: Method
     training: TrainingOptions | StepTraining
@@ -122,7 +135,10 @@ def flat(config: RunConfig) -> dict[str, Any]:
 def names_of(layers: Sequence[Values]) -> dict[str, str]:
     """Stream, network and strategy: the last value of each, else the usual one."""
     named = {key: str(value) for layer in layers for key, value in layer.items()}
-    usual = NAMES | {"strategy": usual_strategy(named.get("stream.name", NAMES["stream"]))}
+    stream = named.get("stream.name", NAMES["stream"])
+    usual = NAMES | {"strategy": usual_strategy(stream)}
+    if _path_kind(stream) == "images":
+        usual["network"] = IMAGES["network.name"]
     return {section: named.get(f"{section}.name", name) for section, name in usual.items()}
 
 
@@ -144,8 +160,8 @@ def sections_of(stream: str, network: str, strategy: str) -> dict[str, type[Opti
         "strategy": method,
         "training": StepTraining if at_once else TrainingOptions,
     }
-    if settings is FileSettings:
-        sections["data"] = DataOptions
+    if (held := _path_kind(stream)) is not None:
+        sections["data"] = OF_PATHS[held][1]
     return sections | {name: SHARED[name] for name in method.reads}
 
 
@@ -176,13 +192,18 @@ def network_named(name: str) -> type[Network]:
 
 def _settings_of_stream(name: str) -> type[Options]:
     """A stream that is a class has fields of its own; all functions, and files, share theirs."""
-    if is_file_name(name):
-        return FileSettings
+    if (held := _path_kind(name)) is not None:
+        return OF_PATHS[held][0]
     item = lookup("stream", STREAMS, name)
     if item is STREAMS.get(name):
         return ContinuumSettings if item.at_once else StreamSettings
     found = load(item.target)
     return found if isclass(found) and issubclass(found, OwnStream) else StreamSettings
+
+
+def _path_kind(name: str) -> PathKind | None:
+    """What the path of a stream holds; None where the stream is no path."""
+    return None if name in STREAMS else kind_of_path(name)
 
 
 def resolve(layers: Layers) -> Resolved:
@@ -221,7 +242,8 @@ def _own_defaults(names: Mapping[str, str], known: Values) -> Iterator[tuple[str
     """What the stream sets, where the other names know it; what the strategy chose for it."""
     stream, strategy = names["stream"], names["strategy"]
     own = STREAMS[stream].defaults if stream in STREAMS else {}
-    own = TABLE if is_file_name(stream) else own
+    held = _path_kind(stream)
+    own = OF_PATHS[held][2] if held else own
     yield f"default of {stream}", {key: value for key, value in own.items() if key in known}
     method = kind_of("strategy", STRATEGIES, strategy, Method)
     yield f"default of {strategy} on {stream}", method.chosen.get(stream, {})
@@ -236,17 +258,28 @@ def _guessed(
         ConfigError: options that do not fit the file.
         DataError: the file cannot be read or used.
     """
-    if not is_file_name(names["stream"]):
+    held = _path_kind(names["stream"])
+    if held is None:
         return [], ()
-    from cl_manifold.data.table import guess
-
     given: dict[str, Any] = {}
     for _, values in layers:
-        given |= _part(values, "data")
-    found = guess(Path(names["stream"]), options_of(DataOptions, given, "data"))
-    values = {f"data.{key}": getattr(found.options, key) for key in DataOptions.model_fields}
+        given |= values
+    path, said = Path(names["stream"]), _part(given, "data")
+    if held == "table":
+        from cl_manifold.data.table import guess
+
+        found = guess(path, options_of(DataOptions, said, "data"))
+        more: Values = {}
+    else:
+        from cl_manifold.data.images import guess_images
+
+        asked = options_of(PictureSettings, _part(given, "stream"), "stream").contexts
+        found = guess_images(path, options_of(ImageOptions, said, "data"), asked)
+        more = {"stream.contexts": found.contexts}
+    options = found.options
+    guessed = {f"data.{key}": getattr(options, key) for key in type(options).model_fields}
     fitting = {"topology.kind": found.topology} if "topology.kind" in known else {}
-    return [(f"guessed from {names['stream']}", values | fitting)], found.notes
+    return [(f"guessed from {names['stream']}", {**guessed, **more, **fitting})], found.notes
 
 
 def _fields(sections: Mapping[str, type[Options]]) -> Iterator[tuple[str, FieldInfo]]:

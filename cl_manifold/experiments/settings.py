@@ -47,7 +47,7 @@ class ContinuumSettings(Options):
     name: str = "rotation"
     """One of `cl-manifold streams`."""
     images: str = "digits"
-    """Images that contexts change: digits, mnist, or a folder with a folder of images per class."""
+    """Images that contexts change: digits, mnist, a folder with a folder per class, or .npz."""
     test_samples: Count = 2000
     """Test images at each context, at most."""
     holdout: Literal["test", "validation"] = "test"
@@ -69,6 +69,23 @@ class FileSettings(Options):
     """The order in which contexts are visited."""
     holdout: Literal["test", "validation"] = "test"
     """Validation: tests on a part of the training rows, for tuning."""
+
+
+class PictureSettings(Options):
+    """What of images becomes experiences; what is done to them stands in the section data."""
+
+    name: str = "images.npz"
+    """Path of a folder with a folder of images per class or task, or of a .npz file of images."""
+    contexts: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """How many; auto: 12 angles, 10 permutations, 5 levels of noise, few classes each."""
+    samples: Count | None = None
+    """Training images per context."""
+    test_samples: Count | None = None
+    """Test images per context."""
+    order: Literal["random", "sorted"] = "random"
+    """The order in which contexts are visited."""
+    holdout: Literal["test", "validation"] = "test"
+    """Validation: tests on a quarter of the training images, for tuning."""
 
 
 class OwnStream(StreamSettings):

@@ -3,7 +3,7 @@
 The data of a context depend on the seed, not on the order in which contexts are visited.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -15,13 +15,12 @@ from torch import Tensor
 from cl_manifold.errors import ConfigError
 from cl_manifold.geometry.topology import Circle, Interval, Simplex, Topology
 from cl_manifold.streams.benchmark import ContextExperience, StreamFacts, TaskStream
-from cl_manifold.streams.datasets import ImageDataset
-from cl_manifold.streams.images import ImageSet
+from cl_manifold.streams.datasets import ImageDataset, Samples
+from cl_manifold.streams.stored import Change, Pictures, Pixels, StoredDataset
 from cl_manifold.streams.transforms import add_noise, permute_pixels, rotate
 
 ORDERS = ("random", "sorted")
-Change = Callable[[Tensor, torch.Generator], Tensor]
-Part = tuple[Shaped[Tensor, "N 1 H W"], Int64[Tensor, " N"]]
+Part = tuple[Shaped[Tensor, "N C H W"] | Pixels, Int64[Tensor, " N"]]
 
 
 @final
@@ -110,7 +109,7 @@ class Family:
     groups: tuple[tuple[int, ...], ...] | None = None
 
 
-def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def rotated(images: Pictures, options: StreamOptions = USUAL) -> TaskStream:
     """Every task is the whole problem, rotated: angle k·360°/n, context k/n turns on a circle.
 
     Unseen are the angles halfway between. Usually n = 12.
@@ -119,7 +118,7 @@ def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
 
     def task(turns: float) -> Task:
         angle = 360 * turns
-        return Task(number(turns), f"{angle:g}°", lambda x, _: rotate(x, angle))
+        return Task(number(turns), f"{angle:g}°", partial(turned, angle))
 
     family = Family(
         f"rotated-{images.name}",
@@ -131,7 +130,7 @@ def rotated(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
     return build_family(images, family, options)
 
 
-def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def noisy(images: Pictures, options: StreamOptions = USUAL) -> TaskStream:
     """Every task is the whole problem under noise of level σ = k/(n − 1) on the interval [0, 1].
 
     Unseen are the levels halfway between. Usually n = 5.
@@ -140,7 +139,7 @@ def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
     levels = torch.linspace(0, 1, count, dtype=torch.float64)
 
     def task(level: float) -> Task:
-        return Task(number(level), f"σ {level:.4g}", lambda x, g: add_noise(x, level, g))
+        return Task(number(level), f"σ {level:.4g}", partial(noised, level))
 
     family = Family(
         f"noisy-{images.name}",
@@ -153,7 +152,7 @@ def noisy(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
 
 
 def permuted(
-    images: ImageSet, options: StreamOptions = USUAL, name: str = "permuted"
+    images: Pictures, options: StreamOptions = USUAL, name: str = "permuted"
 ) -> TaskStream:
     """Every task shuffles the pixels with its own permutation; contexts are a simplex's vertices.
 
@@ -162,7 +161,7 @@ def permuted(
     """
     count = options.contexts or 10
     generator = seeded(options.seed, "permutations")
-    pixels = images.train_x[0, 0].numel()
+    pixels = images.input_shape[1] * images.input_shape[2]
 
     def task(index: int) -> Task:
         change = partial(shuffled, torch.randperm(pixels, generator=generator))
@@ -178,7 +177,7 @@ def permuted(
 
 
 def build_family(
-    images: ImageSet, family: Family, options: StreamOptions, visits: Sequence[int] | None = None
+    images: Pictures, family: Family, options: StreamOptions, visits: Sequence[int] | None = None
 ) -> TaskStream:
     """Draw every task's images in canonical order, then line the tasks up as they are visited."""
     train_part, test_part = (images.train_x, images.train_y), (images.test_x, images.test_y)
@@ -209,7 +208,7 @@ def build_family(
 
 
 def _experiences(
-    datasets: Sequence[ImageDataset], tasks: Sequence[Task], labels: bool
+    datasets: Sequence[Samples], tasks: Sequence[Task], labels: bool
 ) -> list[ContextExperience]:
     return [
         ContextExperience(data, task.context, task.name, place if labels else None)
@@ -225,10 +224,10 @@ def draw(
     *,
     name: str,
     moments: tuple[float, float],
-) -> list[ImageDataset]:
+) -> list[Samples]:
     """For each task its own random subset of `part`, changed as the task demands."""
     x, y = part
-    datasets: list[ImageDataset] = []
+    datasets: list[Samples] = []
     for task in tasks:
         rows = torch.arange(len(y))
         if task.classes is not None:
@@ -236,8 +235,23 @@ def draw(
         if count is not None:
             rows = rows[_subset(len(rows), count, f"{name}, {task.name}", generator)]
         targets = y[rows] if task.labels is None else task.labels[y[rows]]
-        datasets.append(ImageDataset(task.change(x[rows], generator), targets, *moments))
+        datasets.append(changed(x, rows, targets, task.change, generator, moments))
     return datasets
+
+
+def changed(
+    x: Shaped[Tensor, "N C H W"] | Pixels,
+    rows: Int64[Tensor, " n"],
+    targets: Int64[Tensor, " n"],
+    change: Change,
+    generator: torch.Generator,
+    moments: tuple[float, float],
+) -> Samples:
+    """Images changed now, or when they are read where they are more than memory holds."""
+    if isinstance(x, Tensor):
+        return ImageDataset(change(x[rows], generator), targets, *moments)
+    seed = int(torch.randint(2**60, (), generator=generator))
+    return StoredDataset(x.take(rows), targets, change, seed, moments)
 
 
 def _subset(available: int, count: int, where: str, generator: torch.Generator) -> Tensor:
@@ -277,6 +291,16 @@ def vertex(index: int, count: int) -> Float64[Tensor, " dim"]:
 def shuffled(permutation: Tensor, images: Tensor, generator: torch.Generator) -> Tensor:
     """A change that needs no random numbers: the pixels in another order."""
     return permute_pixels(images, permutation)
+
+
+def turned(angle: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """A change that needs no random numbers: `rotate`."""
+    return rotate(images, angle)
+
+
+def noised(level: float, images: Tensor, generator: torch.Generator) -> Tensor:
+    """`add_noise` as a change."""
+    return add_noise(images, level, generator)
 
 
 def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:

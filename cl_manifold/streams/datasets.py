@@ -1,6 +1,6 @@
 """Samples of one experience, in memory: images as bytes, rows of a table as numbers."""
 
-from typing import final
+from typing import Any, Protocol, final, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int64, UInt8
@@ -89,4 +89,12 @@ class TableDataset(Dataset[tuple[Tensor, Tensor | int]]):
         return self.inputs[rows], self.targets[rows]
 
 
-Samples = ImageDataset | TableDataset
+@runtime_checkable
+class Samples(Protocol):
+    """Samples of one experience."""
+
+    targets: Tensor
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any: ...

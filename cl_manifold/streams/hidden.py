@@ -29,7 +29,7 @@ from cl_manifold.streams.builders import (
     seeded,
     shuffled,
 )
-from cl_manifold.streams.datasets import ImageDataset
+from cl_manifold.streams.datasets import Samples
 from cl_manifold.streams.images import ImageSet
 from cl_manifold.streams.transforms import rotate
 
@@ -98,7 +98,7 @@ def build_hidden(images: ImageSet, plan: Plan, options: StreamOptions) -> TaskSt
     """Draw the images of every visit, task after task, then line them up as they are visited."""
     take = partial(draw, name=images.name, moments=images.moments)
     generator, part = seeded(options.seed, "train"), (images.train_x, images.train_y)
-    train: dict[int, ImageDataset] = {}
+    train: dict[int, Samples] = {}
     for place in sorted(range(len(plan.visits)), key=lambda k: plan.visits[k].task):
         visit = plan.visits[place]
         (train[place],) = take(part, [plan.tasks[visit.task]], visit.samples, generator)
@@ -119,7 +119,7 @@ def build_hidden(images: ImageSet, plan: Plan, options: StreamOptions) -> TaskSt
     )
 
 
-def _hidden(plan: Plan, datasets: Sequence[ImageDataset], labels: bool) -> list[ContextExperience]:
+def _hidden(plan: Plan, datasets: Sequence[Samples], labels: bool) -> list[ContextExperience]:
     """Experiences without contexts."""
     experiences: list[ContextExperience] = []
     seen: set[int] = set()

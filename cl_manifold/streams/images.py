@@ -1,7 +1,7 @@
 """Image sets in memory: where the pixels come from. Knows nothing about contexts or streams."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import final
@@ -40,6 +40,7 @@ class ImageSet:
         train_y: their classes, counted from 0.
         test_x: test images.
         test_y: their classes.
+        labels: names of the classes; empty where they are digits.
     """
 
     name: str
@@ -47,6 +48,7 @@ class ImageSet:
     train_y: Int64[Tensor, " N"]
     test_x: UInt8[Tensor, "M C H W"]
     test_y: Int64[Tensor, " M"]
+    labels: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -70,15 +72,20 @@ class ImageSet:
 
     @cached_property
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of the training pixels, scaled to [0, 1].
+        """Mean and standard deviation of the training pixels, scaled to [0, 1]."""
+        return moments_of(torch.bincount(self.train_x.flatten(), minlength=256))
 
-        mean = Σ_v p_v v,  std = √(Σ_v p_v (v − mean)²),  v = 0/255, …, 255/255
-        """
-        share = torch.bincount(self.train_x.flatten(), minlength=256).double()
-        share /= share.sum()
-        value = torch.arange(256, dtype=torch.float64) / 255
-        mean = (share * value).sum()
-        return mean.item(), (share * (value - mean).square()).sum().sqrt().item()
+
+def moments_of(counts: Int64[Tensor, " 256"]) -> tuple[float, float]:
+    """Mean and standard deviation of pixels that take each of the values 0..255 so often.
+
+    mean = Σ_v p_v v,  std = √(Σ_v p_v (v − mean)²),  v = 0/255, …, 255/255
+    """
+    share = counts.double()
+    share /= share.sum()
+    value = torch.arange(256, dtype=torch.float64) / 255
+    mean = (share * value).sum()
+    return mean.item(), (share * (value - mean).square()).sum().sqrt().item()
 
 
 def load_digits() -> ImageSet:
@@ -152,7 +159,14 @@ def validation_split(images: ImageSet, count: int | None = None) -> ImageSet:
             f"ask for 1 to {total - 1}"
         )
     x, y, kept = images.train_x, images.train_y, total - count
-    return ImageSet(f"{images.name}-validation", x[:kept], y[:kept], x[kept:], y[kept:])
+    return replace(
+        images,
+        name=f"{images.name}-validation",
+        train_x=x[:kept],
+        train_y=y[:kept],
+        test_x=x[kept:],
+        test_y=y[kept:],
+    )
 
 
 def _parts(dataset: MNIST) -> tuple[Tensor, Tensor]:

@@ -21,10 +21,10 @@ from cl_manifold.streams.builders import (
     vertex,
     visiting_order,
 )
-from cl_manifold.streams.images import ImageSet
+from cl_manifold.streams.stored import Pictures
 
 
-def split(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def split(images: Pictures, options: StreamOptions = USUAL) -> TaskStream:
     """Every task has its own classes; labels stay global, contexts are a simplex's vertices.
 
     Random order draws which classes go together; sorted order takes them ascending.
@@ -38,12 +38,12 @@ def split(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
         f"split-{images.name}",
         f"the {images.classes} classes of {images.name} in {len(groups)} disjoint groups",
         Simplex(len(groups)),
-        _tasks(groups),
+        _tasks(images, groups),
     )
     return build_family(images, family, options, visits=range(len(groups)))
 
 
-def split_class(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def split_class(images: Pictures, options: StreamOptions = USUAL) -> TaskStream:
     """Class-incremental: the classes as in `split`; any of all the classes may be the answer.
 
     Raises:
@@ -54,12 +54,12 @@ def split_class(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
         f"split-{images.name}-class",
         f"{_said(images, groups)}, class-incremental: the answer is one of {images.classes}",
         Simplex(len(groups)),
-        _tasks(groups),
+        _tasks(images, groups),
     )
     return build_family(images, family, options, visits=range(len(groups)))
 
 
-def split_task(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def split_task(images: Pictures, options: StreamOptions = USUAL) -> TaskStream:
     """Task-incremental: the classes as in `split`; the answer is one of the sample's own group.
 
     Raises:
@@ -71,13 +71,13 @@ def split_task(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
         f"{_said(images, groups)}, task-incremental: of a sample only the outputs of its own "
         "group count",
         Simplex(len(groups)),
-        _tasks(groups),
+        _tasks(images, groups),
         groups=tuple(tuple(group) for group in groups.tolist()),
     )
     return build_family(images, family, options, visits=range(len(groups)))
 
 
-def split_domain(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream:
+def split_domain(images: Pictures, options: StreamOptions = USUAL) -> TaskStream:
     """Domain-incremental: the answer is the position of the class in its group.
 
     The groups are those of `split`, so that with pairs in sorted order it is: odd or even?
@@ -94,13 +94,13 @@ def split_domain(images: ImageSet, options: StreamOptions = USUAL) -> TaskStream
         f"{_said(images, groups)}, domain-incremental: the answer is the place in the group, "
         f"one of {size}",
         Simplex(len(groups)),
-        _tasks(groups, labels),
+        _tasks(images, groups, labels),
         classes=size,
     )
     return build_family(images, family, options, visits=range(len(groups)))
 
 
-def _groups(images: ImageSet, options: StreamOptions) -> Int64[Tensor, "tasks size"]:
+def _groups(images: Pictures, options: StreamOptions) -> Int64[Tensor, "tasks size"]:
     """The classes of each task, ascending within a task."""
     count, total = options.contexts or 5, images.classes
     if total % count:
@@ -111,14 +111,16 @@ def _groups(images: ImageSet, options: StreamOptions) -> Int64[Tensor, "tasks si
     return visiting_order(total, options).reshape(count, -1).sort(dim=1).values
 
 
-def _tasks(groups: Tensor, labels: Tensor | None = None) -> list[Task]:
+def _tasks(images: Pictures, groups: Tensor, labels: Tensor | None = None) -> list[Task]:
     """A task per group of classes."""
-    names = ["digits " + ", ".join(map(str, group)) for group in groups.tolist()]
+    said = images.labels or tuple(map(str, range(images.classes)))
+    before = "" if images.labels else "digits "
+    names = [before + ", ".join(said[number] for number in group) for group in groups.tolist()]
     return [
         Task(vertex(index, len(groups)), name, unchanged, groups[index], labels)
         for index, name in enumerate(names)
     ]
 
 
-def _said(images: ImageSet, groups: Tensor) -> str:
+def _said(images: Pictures, groups: Tensor) -> str:
     return f"the {images.classes} classes of {images.name} in {len(groups)} groups"
