@@ -192,7 +192,7 @@ class Recorder:
             sleep(PAUSE)
 
     def _model(self, trial: Trial) -> None:
-        """The model, in the folder `model` of the run\'s artifacts; a run ends well without."""
+        """The model, in the folder `model` of the run's artifacts; a run ends well without."""
         if not servable(trial):
             return
         try:
@@ -200,7 +200,8 @@ class Recorder:
                 folder = Path(place) / "model"
                 write_model(trial, folder)
                 for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                    self.run.log_file(file, file.parent.relative_to(place).as_posix())
+                    name = file.relative_to(place).as_posix()
+                    self._kept.log_bytes(file.read_bytes(), name)
         except (ClManifoldError, SafetensorError, OSError, RuntimeError, ValueError) as error:
             trial.observer.say(f"the run has no model: {error}")
 

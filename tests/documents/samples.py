@@ -11,7 +11,7 @@ def write_tables(folder: Path) -> None:
     rng = np.random.default_rng(0)
     rows = 24 * 40
     day = np.arange(rows) // 24
-    date = (pd.Timestamp("2026-01-01") + pd.to_timedelta(day, "D")).strftime("%Y-%m-%d")
+    date = np.datetime64("2026-01-01") + day.astype("timedelta64[D]")
     names = ("season", "temp", "atemp", "hum", "windspeed", "workingday", "holiday", "weathersit")
     inputs = {name: rng.normal(size=rows).round(3) for name in names}
     bikes = {"date": date, "hour": np.arange(rows) % 24, **inputs}
