@@ -108,7 +108,8 @@ def listed_folder(folder: Path, size: int | None = None, colour: bool = False) -
     ]
     labels = tuple(sorted({entry.label for some in entries for entry in some}))
     if len(labels) < 2:
-        raise DataError(f"{folder} holds the class {labels[0]} alone, but needs two or more")
+        alone = ", ".join(labels)
+        raise DataError(f"{folder} holds the class {alone} alone, but needs two or more")
     flat = [entry for some in entries for entry in some]
     files = tuple(entry.file for entry in flat)
     shape, notes = _shape(files, size, colour)
