@@ -35,7 +35,7 @@ def predict(
         raise ConfigError(f"--context is {context!r}, but needs numbers with commas") from None
     store = open_store(resolve_tracking_uri(tracking_uri), experiment or "cl-manifold")
     model = served(store, find_run(store, run))
-    found = model.predict(rows_of(file), {"context": given})
+    found = model.predict(rows_of(file, model), {"context": given})
     if as_json:
         click.echo(json.dumps(found.to_dict(orient="list")))
     elif out is None:

@@ -181,4 +181,4 @@ def of_strategies(key: str) -> bool:
 
 def of_stream(key: str) -> bool:
     """Whether it decides which data there are."""
-    return key.startswith("stream.") or key == "data_dir"
+    return key.startswith(("stream.", "data.")) or key == "data_dir"

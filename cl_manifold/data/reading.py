@@ -24,7 +24,22 @@ def is_file_name(name: str) -> bool:
     return Path(name).suffix.lower() in ENDINGS
 
 
-def read_table(path: Path, rows: int | None = None) -> DataFrame:
+def read_table(path: Path) -> DataFrame:
+    """The rows of a file that is large enough to be divided, as `read_rows` reads them.
+
+    Raises:
+        DataError: it cannot be read, or is too small to be a table.
+    """
+    frame = read_rows(path)
+    if len(frame) < FEWEST or frame.shape[1] < 2:
+        raise DataError(
+            f"{path} has {len(frame)} rows and {frame.shape[1]} columns, but needs at least "
+            f"{FEWEST} rows, and columns for context and target"
+        )
+    return frame
+
+
+def read_rows(path: Path) -> DataFrame:
     """The rows of a file, in its order.
 
     An `.npz` holds `x` (N, D), `y` (N,) or (N, T), and any other arrays of N rows, which become
@@ -32,7 +47,7 @@ def read_table(path: Path, rows: int | None = None) -> DataFrame:
     arrays of T entries are repeated.
 
     Raises:
-        DataError: it cannot be read, or is too small to be a table.
+        DataError: it cannot be read.
     """
     import pandas as pd
 
@@ -58,12 +73,7 @@ def read_table(path: Path, rows: int | None = None) -> DataFrame:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(f"{path} has the column {twice[0]!r} twice; rename one of them")
-    if len(frame) < FEWEST or frame.shape[1] < 2:
-        raise DataError(
-            f"{path} has {len(frame)} rows and {frame.shape[1]} columns, but needs at least "
-            f"{FEWEST} rows, and columns for context and target"
-        )
-    return frame.head(rows).reset_index(drop=True) if rows else frame
+    return frame
 
 
 def _arrays(path: Path) -> DataFrame:

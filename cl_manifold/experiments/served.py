@@ -3,7 +3,9 @@
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from zipfile import BadZipFile
 
+from cl_manifold.data.reading import read_rows
 from cl_manifold.errors import DataError, StoreError
 from cl_manifold.experiments.model import ContextModel
 from cl_manifold.tracking import Store
@@ -31,21 +33,20 @@ def served(store: Store, run_id: str) -> ContextModel:
         return ContextModel(Path(path))
 
 
-def rows_of(path: Path) -> Any:
-    """The rows of a CSV or Parquet file as a frame, or the array `x` of an `.npz`.
+def rows_of(path: Path, model: ContextModel) -> Any:
+    """The rows of a file as a frame, or the images `x` of an `.npz` as an array.
 
     Raises:
-        DataError: the file cannot be read.
+        DataError: the file cannot be read, or has no images.
     """
+    if model.preprocessing is not None:
+        return read_rows(path)
     import numpy as np
-    import pandas as pd
 
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return file["x"]
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        with np.load(path, allow_pickle=False) as file:
+            return file["x"]
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise DataError(
-            f"{path} cannot be read ({str(error)[:150]}); give a .csv, .parquet or .npz file"
+            f"{path} has no images ({str(error)[:150]}); give an .npz file with an array x"
         ) from None

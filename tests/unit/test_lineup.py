@@ -1,5 +1,6 @@
 """The runs of a comparison: who runs with which seed and values, and what identifies it."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,3 +130,24 @@ def test_what_is_particular_about_the_data_of_a_row_is_said() -> None:
         * 2
     )
     assert set(order().data().values()) == {""}
+
+
+def test_how_a_file_is_read_is_of_the_data(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("hour,x,y\n" + "".join(f"{i % 6},{i},{i % 5}.5\n" for i in range(60)))
+    layers = [("test", {"stream.name": str(path), "data.context": "hour"})]
+    entries = crossed(parse_entries(["naive"]), {"data.test_share": ("0.2", "0.4")}, layers)
+    found = ComparisonOrder(entries, layers=layers).data()
+    assert list(found.values()) == ["data.test_share = 0.2", "data.test_share = 0.4"]
+
+
+def test_tuning_draws_as_many_candidates_for_everybody_its_defaults_first() -> None:
+    wide = order(
+        "weight-manifold", "naive",
+        tuned={"strategy.price": ("3", "30"), "training.epochs": ("1", "2", "3")}, trials=4,
+    )  # fmt: skip
+    ours, theirs = (tuned_candidates(wide, entry) for entry in wide.entries)
+    assert len(ours) == 4
+    assert ours[0] == {"strategy.price": "3", "training.epochs": "1"}
+    assert ours == tuned_candidates(wide, wide.entries[0])
+    assert theirs == [{"training.epochs": str(epochs)} for epochs in (1, 2, 3)]

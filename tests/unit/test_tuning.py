@@ -91,3 +91,11 @@ def test_a_result_with_a_problem_does_not_win() -> None:
 def test_nothing_to_choose_from_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"none of 2 candidates .* the first says: broken"):
         best([outcomes(None), outcomes(float("nan"))])
+
+
+def test_the_best_may_be_that_of_unseen_contexts() -> None:
+    found = [
+        [Outcome("x", 0, {"score": score, "unseen_score": unseen})]
+        for score, unseen in ((0.9, 0.5), (0.8, 0.7), (0.7, None))
+    ]
+    assert (best(found), best(found, "unseen_score")) == (0, 1)
