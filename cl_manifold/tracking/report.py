@@ -17,6 +17,7 @@ from cl_manifold.tracking.page import Section, Table, number, render
 
 _LABELS = {
     "score": "final score",
+    "rmse": "RMSE",
     "bwt": "backward transfer",
     "fwt": "forward transfer",
     "forgetting": "forgetting",
@@ -31,7 +32,7 @@ _NUMBERS = ("plasticity", "overshoot", "drift", "score before", "right after", "
 _NOTE = (
     "Plasticity: freedom left at the context before training, 0 to 1. Overshoot: largest swing "
     "that the commit causes elsewhere. Drift: largest share of predictions at earlier contexts "
-    "that the commit changed. Of long coordinates the largest number and "
+    "that the commit changed, of numbers the change relative to their spread. Of long coordinates the largest number and "
     "its place are shown; contexts.json has all."
 )
 _EVIDENCE = {
