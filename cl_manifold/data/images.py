@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
+from os.path import exists, isdir
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -121,15 +122,15 @@ def image_stream(
 @lru_cache(maxsize=2)
 def _known(path: Path, changed: tuple[int, ...], size: int | None) -> Listing:
     """The images as they were at a time: many configurations look at the same ones."""
-    if path.is_dir():
+    if isdir(path):
         return listed_folder(path, size)
     return listed_arrays(path, size)
 
 
 def _listed(path: Path, size: int | None) -> Listing:
-    if not path.exists():
+    if not exists(path):
         raise DataError(f"there is no file or folder {path}; give one with images")
-    below = [f for f in path.rglob("*") if f.is_dir()] if path.is_dir() else []
+    below = [f for f in path.rglob("*") if f.is_dir()] if isdir(path) else []
     return _known(path, tuple(f.stat().st_mtime_ns for f in (path, *below)), size)
 
 

@@ -1,5 +1,6 @@
 """What a stream's name means: a table, images, or no file at all."""
 
+from os.path import isdir
 from pathlib import Path
 from typing import Literal
 
@@ -27,4 +28,4 @@ def kind_of_path(name: str) -> PathKind | None:
 
 def _is_folder(name: str) -> bool:
     """Whether a name means a folder: it is one, or is written as one."""
-    return bool(name) and (name.endswith("/") or (":" not in name and Path(name).is_dir()))
+    return bool(name) and (name.endswith("/") or (":" not in name and isdir(name)))

@@ -2,6 +2,7 @@
 
 import zipfile
 from hashlib import sha256
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_rows(path: Path) -> DataFrame:
     """
     import pandas as pd
 
-    if not path.is_file():
+    if not isfile(path):
         raise DataError(f"there is no file {path}; give the path of a .csv, .parquet or .npz file")
     try:
         if path.suffix.lower() == ".npz":

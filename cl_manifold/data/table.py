@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -145,7 +146,7 @@ def _read(path: Path, changed: int) -> DataFrame:
 
 
 def _changed(path: Path) -> int:
-    return path.stat().st_mtime_ns if path.exists() else 0
+    return path.stat().st_mtime_ns if isfile(path) else 0
 
 
 def _whole_rows(frame: DataFrame, options: DataOptions) -> tuple[DataFrame, list[str]]:

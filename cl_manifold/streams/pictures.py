@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from difflib import get_close_matches
+from os.path import isdir
 from pathlib import Path
 
 import torch
@@ -51,7 +52,7 @@ def load_folder(folder: Path) -> ImageSet:
     Raises:
         DataError: there are fewer than two classes or too few images, or one cannot be read.
     """
-    if not folder.is_dir():
+    if not isdir(folder):
         close = get_close_matches(str(folder), KNOWN, n=1)
         hint = f"did you mean {close[0]}?" if close else "give one with a folder per class"
         raise DataError(

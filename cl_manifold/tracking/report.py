@@ -32,8 +32,8 @@ _NUMBERS = ("plasticity", "overshoot", "drift", "score before", "right after", "
 _NOTE = (
     "Plasticity: freedom left at the context before training, 0 to 1. Overshoot: largest swing "
     "that the commit causes elsewhere. Drift: largest share of predictions at earlier contexts "
-    "that the commit changed, of numbers the change relative to their spread. Of long coordinates the largest number and "
-    "its place are shown; contexts.json has all."
+    "that the commit changed, or change of numbers relative to their spread. Of long "
+    "coordinates the largest number and its place are shown; contexts.json has all."
 )
 _EVIDENCE = {
     "zero_shot_loss": "zero-shot loss",

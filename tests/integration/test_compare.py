@@ -25,7 +25,7 @@ def check_metrics(parent: Any, rows: Any, accs: list[float], folder: Path) -> No
     """Means over seeds under the names of the runs; no seeds as steps."""
     shown = parent.data.metrics
     assert shown["continual/acc/naive"] == pytest.approx(sum(accs) / 2)
-    assert shown["continual/score_sd/naive"] == pytest.approx(abs(accs[0] - accs[1]) / 2**0.5)
+    assert shown["continual/acc_sd/naive"] == pytest.approx(abs(accs[0] - accs[1]) / 2**0.5)
     assert shown["continual/bwt/naive"] == pytest.approx(rows["naive"]["bwt"])
     assert shown["continual/forgetting/naive"] == pytest.approx(rows["naive"]["forgetting"])
     assert shown["manifold/stored_ratio/naive"] == 1.0
