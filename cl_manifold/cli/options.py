@@ -98,7 +98,7 @@ def _of_described(path: Path) -> Values:
 
     values = from_toml(path)
     name = str(values.get("stream.name", ""))
-    if kind_of_path(str(path.parent / name)) is None:
+    if not name or kind_of_path(str(path.parent / name)) is None:
         raise ConfigError(
             f"{path} describes no file: give it a section [stream] with name, the path of a "
             ".csv, .parquet or .npz file or of a folder of images, and a section [data]"
