@@ -52,7 +52,7 @@ def write(kept: KeptRun, *steps: int) -> None:
     """What a run records of some of its tasks."""
     for step in steps:
         with kept.group():
-            kept.run.log_metrics({"score": step / 10, "loss": float("nan")}, step=step)
+            kept.run.log_metrics({"acc": step / 10, "loss": float("nan")}, step=step)
             kept.run.log_table([{"task": i} for i in range(step + 1)], "contexts.json")
 
 
@@ -102,7 +102,7 @@ def test_what_a_run_records_arrives(store: Store, begin: Any) -> None:
 def test_a_group_that_breaks_off_is_not_written(store: Store, begin: Any) -> None:
     kept = begin()
     with pytest.raises(KeyboardInterrupt), kept.group():  # noqa: PT012
-        kept.run.log_metrics({"score": 9.0}, step=0)
+        kept.run.log_metrics({"acc": 9.0}, step=0)
         raise KeyboardInterrupt
     write(kept, 0)
     end(kept)
@@ -117,7 +117,7 @@ def test_a_stopped_run_goes_on_as_the_same_one(store: Store, begin: Any, said: l
     [left] = keeping.left_behind(store)
     assert (left.run_id, left.free) == (kept.run.run_id, True)
     again = keeping.go_on(store, left.path, said.append)
-    again.run.log_metrics({"score": 0.1, "loss": 0.0}, step=1)
+    again.run.log_metrics({"acc": 0.1, "loss": 0.0}, step=1)
     write(again, 1, 2)
     end(again)
     assert_whole(store, 3)
@@ -284,7 +284,7 @@ store = open_store(sys.argv[1], "here")
 kept = keeping.start(store, "a run", "", [("a.b", "1", ""), ("c", "2", "")], {}, print)
 for step in range(200):
     with kept.group():
-        kept.run.log_metrics({"score": step / 10, "loss": float("nan")}, step=step)
+        kept.run.log_metrics({"acc": step / 10, "loss": float("nan")}, step=step)
         kept.run.log_table([{"task": i} for i in range(step + 1)], "contexts.json")
     print(step, flush=True)
     time.sleep(0.002)
