@@ -131,7 +131,7 @@ def compare(
     chosen = names_of([values for _, values in layers])["stream"]
     entries = parse_entries(usual_strategies(chosen) if strategies is None else strategies)
     entries = crossed(entries, parse_grid(grid), layers)
-    say_guesses(resolve_entry(entries[0], seeds[0], layers).notes)
+    say_guesses(resolve_entry(entries[0], next(iter(seeds), 0), layers).notes)
     signal.signal(signal.SIGTERM, _stop)
     if how["engine"] == "processes":
         begin_loading()
