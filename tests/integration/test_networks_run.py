@@ -113,7 +113,7 @@ def test_the_artifacts_of_a_run_build_its_network_again(call: Call, folder: Path
     words = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
     code, out, err = call("run", *words, "--json")
     assert code == 0, err
-    (file,) = folder.rglob("network.json")
+    (file,) = folder.rglob("artifacts/network.json")
     module = rebuilt(json.loads(file.read_text()))
     assert file.with_suffix(".txt").read_text() == f"{module}\n"
     manifold = load_manifold(file.with_name("manifold.safetensors"), module)
