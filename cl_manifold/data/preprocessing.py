@@ -219,7 +219,7 @@ def _plain(value: Any) -> Any:
 def scale_text(name: str, scale: Scale) -> str:
     """The name of a number to predict as it is scored.
 
-    >>> scale_text("count", Scale(0, 1, log=True))
+    >>> scale_text("count", Scale(0.0, 1.0, log=True))
     'log(1 + count)'
     """
     return f"log(1 + {name})" if scale.log else name

@@ -14,7 +14,7 @@ _FORMS = "circle:PERIOD, circle:PERIOD:wrap, interval, interval:LOW:HIGH or code
 def parsed_space(text: str, low: float, high: float) -> Topology | None:
     """The topology that a text means; None for `codes`.
 
-    >>> parsed_space("circle:24", 0, 23).spec()
+    >>> parsed_space("circle:24", 0.0, 23.0).spec()
     {'kind': 'circle', 'period': 24.0}
 
     Args:
@@ -58,7 +58,7 @@ def _holding(
 def space_text(space: Topology | None) -> str:
     """The text of a topology.
 
-    >>> space_text(Circle(24.0)), space_text(Interval(0, 0.5)), space_text(None)
+    >>> space_text(Circle(24.0)), space_text(Interval(0.0, 0.5)), space_text(None)
     ('circle:24', 'interval:0:0.5', 'codes')
     """
     if isinstance(space, Circle):
