@@ -187,7 +187,7 @@ def _space(name: str, column: Series) -> str:
 def space_of_values(word: str, low: float, high: float, whole: bool) -> str:
     """A guess from a word and the ends of its values; `whole`: all are whole numbers.
 
-    >>> space_of_values("hour", 0, 23, True), space_of_values("wear", 0, 8, True)
+    >>> space_of_values("hour", 0.0, 23.0, True), space_of_values("wear", 0.0, 8.0, True)
     ('circle:24', 'interval:0:8')
     """
     for names, top, period in _PERIODS:
