@@ -20,10 +20,10 @@ from mlflow.types.schema import AnyType
 from safetensors.torch import save_file
 
 from cl_manifold.experiments.architecture import described
+from cl_manifold.experiments.model import FORMAT
 from cl_manifold.experiments.trial import Trial
 from cl_manifold.manifold.saving import save_manifold
 
-FORMAT = "cl-manifold-model/1"
 LOADER = "cl_manifold.experiments.model"
 PARTS = ("cl-manifold", "torch", "numpy", "pandas", "safetensors")
 

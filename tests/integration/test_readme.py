@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 import yaml
 from matplotlib.figure import Figure
@@ -61,7 +62,10 @@ def folder(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The folder, as the one to work in."""
     monkeypatch.chdir(shared)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(shared))])
+    before = mlflow.get_tracking_uri()
     yield shared
+    mlflow.end_run()  # that a page's own logger began
+    mlflow.set_tracking_uri(before)
     for file in OWN.glob("*.py"):
         sys.modules.pop(file.stem, None)
 
