@@ -3,6 +3,10 @@
 import warnings
 from typing import Any, Literal
 
+from numpy import isfinite
+
+from cl_manifold.errors import DataError
+
 DataFrame = Series = Any
 """Of pandas, which takes half a second to load."""
 
@@ -57,6 +61,21 @@ def numbers(column: Series) -> Series:
     if found is None:
         return column.astype("float64")
     return (found - found.min()).dt.total_seconds() / 86_400
+
+
+def floats(column: Series, name: str) -> Any:
+    """The numbers of a column, an array of floats.
+
+    Raises:
+        DataError: it holds something else, or a value that is missing or not finite.
+    """
+    try:
+        found = column.to_numpy(dtype="float64")
+    except (TypeError, ValueError):
+        raise DataError(f"column {name} holds something that is no number") from None
+    if not isfinite(found).all():
+        raise DataError(f"column {name} holds a value that is missing or not finite")
+    return found
 
 
 def is_whole(column: Series) -> bool:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from cl_manifold.data.columns import DataFrame, dates
+from cl_manifold.data.columns import DataFrame, dates, floats
 from cl_manifold.data.options import DataOptions
 from cl_manifold.errors import DataError
 
@@ -63,16 +63,8 @@ class ContextColumns:
             found = dates(column)
             if found is None:
                 raise DataError(f"column {name} holds something that is no date; give dates")
-            days = (found - pd.Timestamp(self.first[name])).dt.total_seconds() / 86_400
-            values = days.to_numpy(dtype=np.float64)
-        else:
-            try:
-                values = column.to_numpy(dtype=np.float64)
-            except (TypeError, ValueError):
-                raise DataError(f"column {name} holds something that is no number") from None
-        if not np.isfinite(values).all():
-            raise DataError(f"column {name} holds a value that is missing or not finite")
-        return values
+            column = (found - pd.Timestamp(self.first[name])).dt.total_seconds() / 86_400
+        return floats(column, name)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -131,6 +131,11 @@ def _kind(frame: DataFrame, target: Sequence[str], options: DataOptions) -> tupl
     texts = [name for name, kind in zip(target, kinds, strict=True) if kind in ("text", "key")]
     if chosen == "regression" and any(not _is_numeric(frame[name]) for name in texts):
         raise ConfigError(f"data.kind is regression, but column {texts[0]} holds texts")
+    if chosen == "classification" and options.transform != "standard":
+        raise ConfigError(
+            f"data.transform is {options.transform}, but {target[0]} holds classes; leave it out, "
+            "or say data.kind=regression"
+        )
     if chosen == "classification" and len(target) > 1:
         raise ConfigError("data.kind is classification, but data.target names several columns")
     return chosen, said

@@ -13,7 +13,7 @@ from jaxtyping import Float, Float32, Int64
 from numpy import ndarray
 from torch import Tensor
 
-from cl_manifold.data.columns import DataFrame, dates, kind_of
+from cl_manifold.data.columns import DataFrame, dates, floats, kind_of
 from cl_manifold.data.options import DataOptions
 from cl_manifold.errors import DataError
 
@@ -194,13 +194,7 @@ def _floats(frame: DataFrame, name: str) -> Float[ndarray, " N"]:
 
         since = when.dt.tz_localize(None) - pd.Timestamp(0)
         return since.dt.total_seconds().to_numpy() / 86_400
-    try:
-        found = column.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError(f"column {name} holds something that is no number") from None
-    if not np.isfinite(found).all():
-        raise DataError(f"column {name} holds a value that is missing or not finite")
-    return found
+    return floats(column, name)
 
 
 def _is_numeric(frame: DataFrame, name: str) -> bool:

@@ -198,16 +198,14 @@ def _split(
         )
         everything = rows
     train = everything & ~test
-    for group in learned:
-        here = groups.of_row == group
-        for name, rows in (("training", train), ("test", test)):
-            if not (rows & here).any():
+    for name, rows, needed in (("training", train, learned), ("test", test, [*learned, *unseen])):
+        for group in needed:
+            if not (rows & (groups.of_row == group)).any():
                 raise DataError(
                     f"{groups.names[group]} has no {name} row; give fewer experiences, other "
                     "blocks by data.holdout, or another data.test_share"
                 )
-    empty = [g for g in unseen if not (test & (groups.of_row == g)).any()]
-    return Split(train, test, learned, [g for g in unseen if g not in empty])
+    return Split(train, test, learned, unseen)
 
 
 def _some(rows: Int64[ndarray, " n"], most: int | None, seed: int) -> Int64[ndarray, " m"]:

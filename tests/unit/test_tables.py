@@ -255,6 +255,7 @@ def _filled(frame: Any, folder: Path, **changes: Any) -> DataOptions:
         ({}, {"target": ("site",)}, DataError, "column site has one value throughout"),
         ({}, {"target": ("date",)}, DataError, "column date holds dates"),
         ({}, {"target": ("sky",), "kind": "regression"}, ConfigError, "column sky holds texts"),
+        ({}, {"target": ("sky",), "transform": "log1p"}, ConfigError, "sky holds classes; leave"),
         ({}, {"drop": ("warm", "sky")}, DataError, "no column is left as an input"),
         ({"warm": np.nan}, {}, DataError, "column warm is empty"),
         ({"count": -2.0}, {"transform": "log1p"}, DataError, "column count has one value"),
