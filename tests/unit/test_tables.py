@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cl_manifold.data.options import DataOptions
-from cl_manifold.data.preprocessing import Preprocessing, fitted, preprocessing_from
+from cl_manifold.data.preprocessing import Preprocessing, fitted, preprocessing_from, variances
 from cl_manifold.data.reading import read_table
 from cl_manifold.data.table import guess, table_stream
 from cl_manifold.errors import ConfigError, DataError
@@ -384,3 +384,53 @@ def test_a_circle_may_be_run_around_more_than_once(hours: Any, tmp_path: Path) -
     parts = stream_of(path, **wrapped, bins=5)
     assert sorted(parts.contexts().flatten().tolist()) == [1, 3, 5, 7, 9]
     assert sum(len(e.dataset) for s in _both(parts) for e in s) == len(frame)
+
+
+def test_parts_of_an_interval_are_counted_from_its_lower_end(hours: Any, tmp_path: Path) -> None:
+    frame = hours.assign(wear=100 + hours["hour"] / 2)
+    stream = table_stream(
+        saved(frame, tmp_path),
+        options(context=("wear",), space=("interval:100:112",), bins=3),
+        StreamOptions(order="sorted"),
+    )
+    assert stream.contexts().flatten().tolist() == [102, 106, 110]
+    assert [e.context_name for e in stream.train_stream] == [
+        "wear 100–104", "wear 104–108", "wear 108–112",
+    ]  # fmt: skip
+    sizes = [
+        len(train.dataset) + len(test.dataset) for train, test in zip(*_both(stream), strict=True)
+    ]
+    assert sizes == [8 * DAYS] * 3
+
+
+def test_blocks_may_be_the_values_of_a_column(hours: Any, tmp_path: Path) -> None:
+    frame = hours.assign(crew=np.array(list("abcdefghij"))[hours.index // HOURS % 10])
+    frame["count"] = frame.index + 0.5
+    stream = stream_of(
+        saved(frame, tmp_path), transform="none", holdout="blocks:crew", drop=("crew",)
+    )
+    rows = {round(v - 0.5) for v in targets(stream.test_stream).flatten().tolist()}
+    crews = set(frame.loc[sorted(rows), "crew"])
+    assert len(crews) == 3  # 30 % of ten
+    assert rows == set(frame.index[frame["crew"].isin(crews)])
+
+
+def test_several_contexts_are_ordered_by_the_first(hours: Any, tmp_path: Path) -> None:
+    frame = hours.assign(a=hours["hour"] // 12, b=hours["hour"] // 6 % 2 * 10)
+    stream = table_stream(
+        saved(frame, tmp_path), options(context=("a", "b")), StreamOptions(order="sorted")
+    )
+    assert stream.contexts().tolist() == [[0, 0], [0, 10], [1, 0], [1, 10]]
+    assert [e.context_name for e in stream.train_stream][1] == "a 0 b 10"
+
+
+def test_two_contexts_are_enough_to_train(hours: Any, tmp_path: Path) -> None:
+    stream = stream_of(saved(hours, tmp_path), unseen="last:22")
+    assert (len(stream.train_stream), len(stream.unseen_stream)) == (2, 22)
+
+
+def test_the_unit_of_r_squared_is_the_distance_to_the_mean_of_training() -> None:
+    train = torch.tensor([[1.0, 10.0], [3.0, 30.0]])
+    tests = [torch.tensor([[2.0, 20.0], [4.0, 20.0]]), torch.tensor([[5.0, 50.0]])]
+    # distances to (2, 20): (0 + 4) / 2 and 9; 0 and 900
+    assert variances(train, tests) == (5.5, 450.0)
